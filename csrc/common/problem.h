@@ -1,0 +1,101 @@
+// What is to be computed, without the data. The C++ twin of fastconv/problem.py; no CUDA, no torch.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace fastconv {
+
+enum class DataType { float64, float32, float16, bfloat16 };
+
+inline int size_of(DataType type) {
+  switch (type) {
+    case DataType::float64:
+      return 8;
+    case DataType::float32:
+      return 4;
+    default:
+      return 2;
+  }
+}
+
+enum class Activation { identity, relu, leaky_relu, silu, gelu, sigmoid, hardswish, tanh };
+
+// Sizes and strides in elements. For x: [N, C, H, W]; w: [K, C/G, R, S]; y: [N, K, P, Q].
+struct Operand {
+  std::array<int64_t, 4> sizes{};
+  std::array<int64_t, 4> strides{};
+
+  int64_t count() const { return sizes[0] * sizes[1] * sizes[2] * sizes[3]; }
+  // Distance from the first element to the furthest; -1 where there is none.
+  int64_t last_offset() const {
+    if (count() == 0) return -1;
+    int64_t offset = 0;
+    for (int i = 0; i < 4; ++i) offset += (sizes[i] - 1) * strides[i];
+    return offset;
+  }
+};
+
+// The device a plan is made for; under emulation, the device that is played.
+struct Target {
+  int capability = 80;
+  int multiprocessors = 108;
+};
+
+enum class ConvPass { fprop, dgrad, wgrad };
+
+// x, w and y keep their roles in every pass: dgrad writes x from y and w, wgrad writes w from y and x.
+struct ConvProblem {
+  ConvPass pass = ConvPass::fprop;
+  DataType dtype = DataType::float32;
+  Operand x, w, y;
+  std::array<int, 2> stride{1, 1};         // u, v
+  std::array<int, 4> padding{0, 0, 0, 0};  // top, bottom, left, right
+  std::array<int, 2> dilation{1, 1};
+  int groups = 1;
+  bool has_bias = false;  // fprop: [K], dgrad: [C]; wgrad: the bias gradient [K] is written too
+  bool has_residual = false;
+  Operand residual;  // sizes of y; fprop only
+  Activation activation = Activation::identity;
+  int index_bits = 32;
+  bool allow_tf32 = false;
+  bool deterministic = true;
+  Target target;
+
+  // Throws std::invalid_argument unless sizes, strides and index width fit together.
+  void validate() const;
+};
+
+enum class PoolPass { forward, backward, gather, indices };
+enum class OffsetType { uint8, int32 };
+
+// forward: x -> y, offsets. backward: y, offsets -> x. gather: x, offsets -> y. indices: offsets -> int64 [N, C, P, Q] with
+// y's strides.
+struct PoolProblem {
+  PoolPass pass = PoolPass::forward;
+  DataType dtype = DataType::float32;
+  OffsetType offsets_type = OffsetType::uint8;
+  Operand x, y, offsets;
+  std::array<int, 2> kernel{2, 2};  // R, S
+  std::array<int, 2> stride{2, 2};
+  std::array<int, 2> padding{0, 0};
+  std::array<int, 2> dilation{1, 1};
+  int index_bits = 32;
+  Target target;
+
+  void validate() const;
+};
+
+// Sum of x over N, H and W into [C].
+struct ChannelSumProblem {
+  DataType dtype = DataType::float32;
+  Operand x;
+  int index_bits = 32;
+  Target target;
+
+  void validate() const;
+};
+
+}  // namespace fastconv

@@ -1,0 +1,161 @@
+"""What is to be computed, without the data: sizes, strides, types and flags.
+
+A problem is a frozen, hashable value. Everything that dispatch decides is a function of it, so a decision can be cached,
+printed and tested on a machine without a GPU. Letters are cuDNN's: N batch, C input channels, H W input size, K output
+channels, R S filter size, P Q output size, G groups, u v stride.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+
+ConvPass = Literal["fprop", "dgrad", "wgrad"]
+PoolPass = Literal["forward", "backward", "gather", "indices"]
+
+#: What an epilogue can apply, with PyTorch's definitions (gelu is the erf form, leaky_relu has slope 0.01).
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "sigmoid", "hardswish", "tanh")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Operand:
+    """Sizes and strides of one tensor, in elements."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Operand:
+        return cls(tuple(tensor.shape), tuple(tensor.stride()))
+
+    def last_offset(self) -> int:
+        """Distance in elements from the first to the furthest element; -1 for an empty tensor."""
+        if 0 in self.sizes:
+            return -1
+        return sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
+
+    def is_channels_last(self) -> bool:
+        """True where the channel dimension is the innermost one of a dense [N, C, H, W] tensor."""
+        _, channels, height, width = self.sizes
+        return self.strides == (height * width * channels, 1, width * channels, channels)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """The device a plan is made for. On CPU tensors it is the device that the emulator plays."""
+
+    device_type: Literal["cpu", "cuda"]
+    capability: int  # 80, 90, ...
+    multiprocessors: int
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConvProblem:
+    """A convolution pass. x, w and y keep their roles in every pass: dgrad writes x from y, wgrad writes w from y and x.
+
+    Transposed convolution is dgrad whose bias has C elements; in fprop the bias has K.
+    """
+
+    conv_pass: ConvPass
+    dtype: torch.dtype
+    x: Operand  # [N, C, H, W]
+    w: Operand  # [K, C/G, R, S]
+    y: Operand  # [N, K, P, Q]
+    stride: tuple[int, int]  # (u, v)
+    padding: tuple[int, int, int, int]  # (top, bottom, left, right), of zeros
+    dilation: tuple[int, int]
+    groups: int
+    target: Target
+    has_bias: bool = False  # wgrad: the bias gradient [K] is wanted too
+    residual: Operand | None = None  # fprop only; sizes of y, added before the activation
+    activation: str = "identity"  # of fprop's and dgrad's output
+    index_bits: Literal[32, 64] = 32
+    allow_tf32: bool = False
+    deterministic: bool = True
+
+    @property
+    def op(self) -> str:
+        return f"conv2d_{self.conv_pass}"
+
+    def flops(self) -> int:
+        """Multiply-adds of the dense definition, counted as two operations each, padding taps included."""
+        batch, filters, height, width = self.y.sizes
+        _, channels_per_group, rows, columns = self.w.sizes
+        return 2 * batch * filters * height * width * channels_per_group * rows * columns
+
+    def compulsory_bytes(self) -> int:
+        """Bytes that must cross device memory: each operand once."""
+        elements = sum(_count(operand.sizes) for operand in (self.x, self.w, self.y))
+        if self.residual is not None:
+            elements += _count(self.residual.sizes)
+        return elements * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PoolProblem:
+    """A max-pooling pass over x [N, C, H, W] and y [N, C, P, Q]; ceil_mode is already in P and Q.
+
+    forward: x -> y, offsets. backward: y (gradient), offsets -> x (gradient). gather: x, offsets -> y, the linear map whose
+    transpose is backward. indices: offsets -> int64 flat positions in H*W, with y's sizes and strides.
+    """
+
+    pool_pass: PoolPass
+    dtype: torch.dtype
+    x: Operand
+    y: Operand
+    offsets: Operand  # y's sizes; the winner's place inside its window, r * S + s
+    offsets_dtype: torch.dtype  # uint8 where R*S <= 256, else int32
+    kernel: tuple[int, int]  # (R, S)
+    stride: tuple[int, int]
+    padding: tuple[int, int]  # (vertical, horizontal), both sides
+    dilation: tuple[int, int]
+    target: Target
+    index_bits: Literal[32, 64] = 32
+
+    @property
+    def op(self) -> str:
+        return f"max_pool2d_{self.pool_pass}"
+
+    def flops(self) -> int:
+        return _count(self.y.sizes) * self.kernel[0] * self.kernel[1]
+
+    def compulsory_bytes(self) -> int:
+        outputs = _count(self.y.sizes)
+        if self.pool_pass == "indices":
+            return outputs * (self.offsets_dtype.itemsize + 8)
+        return _count(self.x.sizes) * self.dtype.itemsize + outputs * (
+            self.dtype.itemsize + self.offsets_dtype.itemsize
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChannelSumProblem:
+    """Sum of x [N, C, H, W] over N, H and W, in a fixed order: the gradient of a bias."""
+
+    dtype: torch.dtype
+    x: Operand
+    target: Target
+    index_bits: Literal[32, 64] = 32
+
+    @property
+    def op(self) -> str:
+        return "channel_sum"
+
+    def flops(self) -> int:
+        return _count(self.x.sizes)
+
+    def compulsory_bytes(self) -> int:
+        return (_count(self.x.sizes) + self.x.sizes[1]) * self.dtype.itemsize
+
+
+Problem = ConvProblem | PoolProblem | ChannelSumProblem
+
+
+def _count(sizes: tuple[int, ...]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size
+    return product
