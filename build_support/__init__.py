@@ -1,0 +1,1 @@
+"""How fastconv's compiled modules are built: see docs/build.md. Needs setuptools, pybind11 and ninja, never torch."""
