@@ -1,4 +1,4 @@
-"""The setuptools commands: build_ext runs ninja and hands the modules to setuptools, build starts from an empty folder."""
+"""The setuptools commands: build_ext runs ninja and puts the modules into the package, build starts from an empty folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import filecmp
 import os
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
+from typing import ClassVar
 
-from setuptools import Extension
+from setuptools import Command
 from setuptools.command.build import build
-from setuptools.command.build_ext import build_ext
 
 from build_support import graph, report
 from build_support.settings import BuildError, Settings
@@ -31,7 +32,22 @@ class Build(build):
         super().run()
 
 
-class BuildExtension(build_ext):
+class BuildExtension(Command):
+    """setuptools' protocol for a step of `build` (setuptools.command.build.SubCommand), with ninja doing the work."""
+
+    description = "compile fastconv's modules with ninja"
+    user_options: ClassVar = [("inplace", "i", "put the modules into the checkout, as an editable install does")]
+    boolean_options: ClassVar = ["inplace"]
+
+    def initialize_options(self) -> None:
+        self.build_lib: str | None = None
+        self.inplace = False
+        self.editable_mode = False
+        self.built_files: dict[str, Path] = {}  # name inside the package -> compiled module
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build", ("build_lib", "build_lib"))
+
     def run(self) -> None:
         try:
             settings = Settings.read(os.environ)
@@ -39,31 +55,39 @@ class BuildExtension(build_ext):
             built = compile_modules(toolchain, settings)
         except BuildError as error:
             raise SystemExit(f"\nfastconv: {error}") from error
-        self.built_files = {module.name: module.output for module in built}
-        self.report = report.make(toolchain, settings, built)
-        self.distribution.ext_modules = [Extension(f"fastconv.{module.name}", sources=[]) for module in built]
-        self.finalize_options()
-        super().run()
-        atexit.register(print, report.block(self.report), flush=True)
-
-    def build_extensions(self) -> None:
-        for name, source in self.built_files.items():
-            _replace(ROOT / source, Path(self.get_ext_fullpath(f"fastconv.{name}")))
-        _write_if_changed(Path(self.build_lib, "fastconv", report.FILE_NAME), report.dumps(self.report))
-
-    def copy_extensions_to_source(self) -> None:
-        """In the checkout, modules of an earlier build that this one did not make are removed: the report must be true."""
-        package = ROOT / "fastconv"
-        for name in (*graph.EMULATED_MODULES, graph.CUDA_MODULE):
-            target = package / self.get_ext_filename(name)
-            if name in self.built_files:
-                _replace(ROOT / self.built_files[name], target)
+        self.built_files = {_file_name(module.name): ROOT / module.output for module in built}
+        description = report.make(toolchain, settings, built)
+        package = self._package()
+        for name in graph.ALL_MODULES:
+            target = package / _file_name(name)
+            if target.name in self.built_files:
+                _replace(self.built_files[target.name], target)
             else:
+                # The module of an earlier build, which this one was not to make: the report has to be true.
                 target.unlink(missing_ok=True)
-        _write_if_changed(package / report.FILE_NAME, report.dumps(self.report))
+        _write_if_changed(package / report.FILE_NAME, report.dumps(description))
+        atexit.register(print, report.block(description), flush=True)
+
+    def get_source_files(self) -> list[str]:
+        return []  # MANIFEST.in names them
 
     def get_outputs(self) -> list[str]:
-        return [*super().get_outputs(), str(Path(self.build_lib, "fastconv", report.FILE_NAME))]
+        return [str(Path(self.build_lib or "", "fastconv", name)) for name in (*self.built_files, report.FILE_NAME)]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        if not self._in_place():
+            return {}
+        return {output: str(ROOT / "fastconv" / Path(output).name) for output in self.get_outputs()}
+
+    def _in_place(self) -> bool:
+        return bool(self.inplace or self.editable_mode)
+
+    def _package(self) -> Path:
+        return (ROOT if self._in_place() else Path(self.build_lib or "")) / "fastconv"
+
+
+def _file_name(module: str) -> str:
+    return f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def compile_modules(toolchain: Toolchain, settings: Settings) -> list[graph.Module]:

@@ -19,6 +19,7 @@ from build_support.toolchain import Toolchain
 
 EMULATED_MODULES = ("_emulator", "_emulator_checked")
 CUDA_MODULE = "_cuda"
+ALL_MODULES = (*EMULATED_MODULES, CUDA_MODULE)
 
 WARNINGS = ("-Wall", "-Wextra")
 
@@ -88,9 +89,9 @@ def _cuda(toolchain: Toolchain, settings: Settings, root: Path, folders: Folders
     name = CUDA_MODULE
     assert toolchain.nvcc is not None
     defines = (f'-DFASTCONV_CUDA_ARCHS="{" ".join(settings.architectures)}"',)
-    includes = tuple(f"-isystem{path}" for path in _toolkit_folders(toolchain.nvcc.toolkit, folders, "include"))
-    libraries = tuple(f"-L{path}" for path in _toolkit_folders(toolchain.nvcc.toolkit, folders, "lib64", "lib"))
-    host_flags = (*_host_flags(name, settings, folders), *defines, *includes)
+    includes = _toolkit_folders(toolchain.nvcc.toolkit, folders, "include")
+    libraries = _toolkit_folders(toolchain.nvcc.toolkit, folders, "lib64", "lib")
+    host_flags = (*_host_flags(name, settings, folders), *defines, *(f"-isystem{path}" for path in includes))
     host = _sources(root, "bindings.cpp", "common/*.cpp")
     objects = [_object("cxx", source, name, folders, host_flags) for source in host]
     device_flags = (
@@ -98,7 +99,7 @@ def _cuda(toolchain: Toolchain, settings: Settings, root: Path, folders: Folders
         "-O3",
         "-lineinfo",
         "-Icsrc",
-        *includes,
+        *(f"-isystem={path}" for path in includes),
         *defines,
         f"-DFASTCONV_MODULE_NAME={name}",
         *(f"-Xcompiler={flag}" for flag in ("-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", *WARNINGS)),
@@ -107,7 +108,7 @@ def _cuda(toolchain: Toolchain, settings: Settings, root: Path, folders: Folders
     )
     objects += [_object("nvcc", source, name, folders, device_flags) for source in _sources(root, "launch/*.cu")]
     link_flags = (
-        *libraries,
+        *(f"-L{path}" for path in libraries),
         "-lcudart_static",
         "-Wl,--exclude-libs,ALL",
         "-pthread",
@@ -153,8 +154,12 @@ def _sources(root: Path, *patterns: str) -> list[str]:
 
 def _toolkit_folders(toolkit: Path, folders: Folders, *names: str) -> list[str]:
     """Where toolkits keep headers or libraries: NVIDIA's installer, its wheels and conda each have their own way."""
-    places = [f"{prefix}{name}" for name in names for prefix in ("", "targets/x86_64-linux/", "targets/sbsa-linux/")]
-    return [f"{folders.links}/cuda/{place}" for place in places if (toolkit / place).is_dir()]
+    found: dict[Path, str] = {}
+    for name in names:
+        for place in (name, f"targets/x86_64-linux/{name}", f"targets/sbsa-linux/{name}"):
+            if (toolkit / place).is_dir():
+                found.setdefault((toolkit / place).resolve(), f"{folders.links}/cuda/{place}")
+    return list(found.values())
 
 
 def nvcc_command(toolchain: Toolchain, folders: Folders) -> str:

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterable
 from typing import Any
 
-from build_support.graph import CUDA_MODULE, EMULATED_MODULES, Module
+from build_support.graph import ALL_MODULES, CUDA_MODULE, EMULATED_MODULES, Module
 from build_support.settings import Settings
 from build_support.toolchain import Toolchain
 
@@ -17,7 +17,7 @@ FILE_NAME = "_build.json"
 def make(toolchain: Toolchain, settings: Settings, built: Iterable[Module]) -> dict[str, Any]:
     """A description of the build in plain values."""
     names = [module.name for module in built]
-    modules = {name: {"built": name in names, "reason": ""} for name in (*EMULATED_MODULES, CUDA_MODULE)}
+    modules = {name: {"built": name in names, "reason": ""} for name in ALL_MODULES}
     if CUDA_MODULE not in names:
         modules[CUDA_MODULE]["reason"] = toolchain.why_no_cuda
     nvcc = toolchain.nvcc
