@@ -14,14 +14,20 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from build_support import flags
+from build_support.nvcc import Nvcc
 from build_support.settings import Settings
 from build_support.toolchain import Toolchain
 
-EMULATED_MODULES = ("_emulator", "_emulator_checked")
+CHECKED_MODULE = "_emulator_checked"
+EMULATED_MODULES = ("_emulator", CHECKED_MODULE)
 CUDA_MODULE = "_cuda"
 ALL_MODULES = (*EMULATED_MODULES, CUDA_MODULE)
 
-WARNINGS = ("-Wall", "-Wextra")
+# Below csrc.
+HOST_SOURCES = ("bindings.cpp", "common/*.cpp")
+EMULATOR_SOURCES = ("emulator/*.cpp",)
+KERNEL_SOURCES = ("launch/*.cu",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,82 +71,38 @@ class Folders:
 
 def modules(toolchain: Toolchain, settings: Settings, root: Path, folders: Folders) -> list[Module]:
     """Every module that this build makes."""
-    found = [_emulated(name, settings, root, folders) for name in EMULATED_MODULES]
+    found = [_emulated(name, toolchain, settings, root, folders) for name in EMULATED_MODULES]
     if toolchain.nvcc is not None:
-        found.append(_cuda(toolchain, settings, root, folders))
+        found.append(_cuda(toolchain, toolchain.nvcc, settings, root, folders))
     return found
 
 
-def _emulated(name: str, settings: Settings, root: Path, folders: Folders) -> Module:
-    common = (*_host_flags(name, settings, folders), "-DFASTCONV_EMULATOR=1")
-    kernels: tuple[str, ...] = ("-x", "c++")
-    if name == "_emulator_checked":
-        common += ("-DFASTCONV_EMULATOR_CHECKED=1",)
-        # The compiler reports every load and store of the kernels to entry points that the emulator provides in place of the
-        # sanitizer's library. Line tables say where they are in the source.
-        kernels += ("-fsanitize=thread", "-g1")
-    host = _sources(root, "bindings.cpp", "common/*.cpp", "emulator/*.cpp")
-    objects = [_object("cxx", source, name, folders, common) for source in host]
-    objects += [_object("cxx", source, name, folders, (*common, *kernels)) for source in _sources(root, "launch/*.cu")]
-    return Module(name, folders.module(name), tuple(objects), ("-pthread", *settings.ldflags))
+def _emulated(name: str, toolchain: Toolchain, settings: Settings, root: Path, folders: Folders) -> Module:
+    checked = name == CHECKED_MODULE
+    common = (*flags.host(name, folders.links), *flags.emulator(toolchain, checked))
+    host_flags = (*common, *settings.cxxflags)
+    kernel_flags = (*common, *flags.emulated_kernels(toolchain, checked), *settings.cxxflags)
+    host = _sources(root, *HOST_SOURCES, *EMULATOR_SOURCES)
+    objects = [_object("cxx", path, name, folders, host_flags) for path in host]
+    objects += [_object("cxx", path, name, folders, kernel_flags) for path in _sources(root, *KERNEL_SOURCES)]
+    return Module(name, folders.module(name), tuple(objects), ("-pthread", "-ldl", *settings.ldflags))
 
 
-def _cuda(toolchain: Toolchain, settings: Settings, root: Path, folders: Folders) -> Module:
-    name = CUDA_MODULE
-    assert toolchain.nvcc is not None
-    defines = (f'-DFASTCONV_CUDA_ARCHS="{" ".join(settings.architectures)}"',)
-    includes = _toolkit_folders(toolchain.nvcc.toolkit, folders, "include")
-    libraries = _toolkit_folders(toolchain.nvcc.toolkit, folders, "lib64", "lib")
-    host_flags = (*_host_flags(name, settings, folders), *defines, *(f"-isystem{path}" for path in includes))
-    host = _sources(root, "bindings.cpp", "common/*.cpp")
-    objects = [_object("cxx", source, name, folders, host_flags) for source in host]
-    device_flags = (
-        "-std=c++17",
-        "-O3",
-        "-lineinfo",
-        "-Icsrc",
-        *(f"-isystem={path}" for path in includes),
+def _cuda(toolchain: Toolchain, nvcc: Nvcc, settings: Settings, root: Path, folders: Folders) -> Module:
+    includes = _toolkit_folders(nvcc.toolkit, folders, "include")
+    libraries = _toolkit_folders(nvcc.toolkit, folders, "lib64", "lib")
+    defines = flags.cuda_defines(settings)
+    host_flags = (
+        *flags.host(CUDA_MODULE, folders.links),
+        *(f"-isystem{path}" for path in includes),
         *defines,
-        f"-DFASTCONV_MODULE_NAME={name}",
-        *(f"-Xcompiler={flag}" for flag in ("-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden", *WARNINGS)),
-        *(f"-ccbin={settings.cxx[-1]}" for _ in settings.cxx[:1]),
-        *code_flags(settings.architectures),
-    )
-    objects += [_object("nvcc", source, name, folders, device_flags) for source in _sources(root, "launch/*.cu")]
-    link_flags = (
-        *(f"-L{path}" for path in libraries),
-        "-lcudart_static",
-        "-Wl,--exclude-libs,ALL",
-        "-pthread",
-        "-ldl",
-        "-lrt",
-        *settings.ldflags,
-    )
-    return Module(name, folders.module(name), tuple(objects), link_flags)
-
-
-def code_flags(architectures: Iterable[str]) -> tuple[str, ...]:
-    """nvcc's -gencode for code names: sm_90a is machine code, compute_80 is PTX. One front-end pass an architecture."""
-    codes: dict[str, list[str]] = {}
-    for name in architectures:
-        codes.setdefault(name.rpartition("_")[2], []).append(name)
-    return tuple(f"-gencode=arch=compute_{arch},code=[{','.join(names)}]" for arch, names in codes.items())
-
-
-def _host_flags(name: str, settings: Settings, folders: Folders) -> tuple[str, ...]:
-    return (
-        "-std=c++17",
-        "-O2",
-        "-fPIC",
-        "-fvisibility=hidden",
-        "-fvisibility-inlines-hidden",
-        *WARNINGS,
-        "-Icsrc",
-        f"-isystem{folders.links}/python",
-        f"-isystem{folders.links}/pybind11",
-        f"-DFASTCONV_MODULE_NAME={name}",
         *settings.cxxflags,
     )
+    device_flags = (*flags.nvcc(CUDA_MODULE, settings), *(f"-isystem={path}" for path in includes), *defines)
+    objects = [_object("cxx", path, CUDA_MODULE, folders, host_flags) for path in _sources(root, *HOST_SOURCES)]
+    objects += [_object("nvcc", path, CUDA_MODULE, folders, device_flags) for path in _sources(root, *KERNEL_SOURCES)]
+    link_flags = (*(f"-L{path}" for path in libraries), *flags.CUDA_LINK, *settings.ldflags)
+    return Module(CUDA_MODULE, folders.module(CUDA_MODULE), tuple(objects), link_flags)
 
 
 def _object(rule: str, source: str, module: str, folders: Folders, flags: tuple[str, ...]) -> Object:

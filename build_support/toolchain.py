@@ -29,6 +29,11 @@ class Toolchain:
     pybind11_version: str
     ninja: Path
     jobs: int
+    cpu_has_avx2: bool  # x86-64 with avx2, fma and f16c
+
+    @property
+    def is_clang(self) -> bool:
+        return "clang" in self.cxx_version
 
     @classmethod
     def find(cls, settings: Settings, environ: Mapping[str, str]) -> Toolchain:
@@ -52,6 +57,7 @@ class Toolchain:
             pybind11_version=pybind11.__version__,
             ninja=_find_ninja(),
             jobs=settings.max_jobs or jobs_for(len(os.sched_getaffinity(0)), free_memory()),
+            cpu_has_avx2=_cpu_has({"avx2", "fma", "f16c"}),
         )
 
 
@@ -72,6 +78,14 @@ def free_memory() -> int:
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
         available = min(available, int(limit.read_text()) - int(used.read_text()))
     return available
+
+
+def _cpu_has(features: set[str]) -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
+    return features <= set(next(lines, "").split())
 
 
 def _find_compiler() -> tuple[str, ...]:

@@ -1,0 +1,88 @@
+"""Compiler flags, by module and by kind of source. What the emulator needs of its compiler is explained in docs/emulator.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from build_support.settings import Settings
+from build_support.toolchain import Toolchain
+
+_WARNINGS = ("-Wall", "-Wextra")
+_HIDDEN = ("-fvisibility=hidden", "-fvisibility-inlines-hidden")
+
+#: cudart is static and keeps its symbols to itself, so that it meets no other CUDA runtime in the process.
+CUDA_LINK = ("-lcudart_static", "-Wl,--exclude-libs,ALL", "-pthread", "-ldl", "-lrt")
+
+
+def host(module: str, links: str) -> tuple[str, ...]:
+    """For every C++ source of a module."""
+    return (
+        "-std=c++17",
+        "-O2",
+        "-fPIC",
+        *_HIDDEN,
+        *_WARNINGS,
+        "-Icsrc",
+        f"-isystem{links}/python",
+        f"-isystem{links}/pybind11",
+        f"-DFASTCONV_MODULE_NAME={module}",
+    )
+
+
+def emulator(toolchain: Toolchain, checked: bool) -> tuple[str, ...]:
+    """For every source of an emulated module, beside `host`."""
+    chosen = ["-DFASTCONV_EMULATOR=1", "-pthread", "-g1", "-ffp-contract=off", "-fno-strict-aliasing"]
+    chosen.append("-Wno-unknown-pragmas")
+    if checked:
+        chosen.append("-DFASTCONV_EMULATOR_CHECKED=1")
+    if not toolchain.is_clang:
+        # Else the dynamic linker merges the static shared memory of the two emulated modules.
+        chosen.append("-fno-gnu-unique")
+    if toolchain.cpu_has_avx2:
+        chosen.append("-march=x86-64-v3")
+    return tuple(chosen)
+
+
+def emulated_kernels(toolchain: Toolchain, checked: bool) -> tuple[str, ...]:
+    """For CUDA sources that a C++ compiler turns into an emulated module, beside `emulator`."""
+    if not checked:
+        return ("-O3", "-x", "c++")
+    # The compiler reports every load and store to entry points that the emulator provides in place of the sanitizer's library,
+    # and nothing may merge or split accesses: they are counted as the kernel's author wrote them.
+    chosen = ["-O1", "-fsanitize=thread", "-fno-omit-frame-pointer"]
+    if toolchain.is_clang:
+        chosen += ["-fno-vectorize", "-fno-slp-vectorize"]
+    else:
+        chosen += ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
+        chosen += ["-fno-tree-loop-distribute-patterns", "-fno-store-merging"]
+    return (*chosen, "-x", "c++")
+
+
+def nvcc(module: str, settings: Settings) -> tuple[str, ...]:
+    """For CUDA sources that nvcc compiles."""
+    return (
+        "-std=c++17",
+        "-O3",
+        "-lineinfo",
+        "-Icsrc",
+        f"-DFASTCONV_MODULE_NAME={module}",
+        *(f"-Xcompiler={flag}" for flag in ("-fPIC", *_HIDDEN, *_WARNINGS)),
+        *(("-ccbin", settings.cxx[-1]) if settings.cxx else ()),
+        *code(settings.architectures),
+    )
+
+
+def cuda_defines(settings: Settings) -> tuple[str, ...]:
+    return (f'-DFASTCONV_CUDA_ARCHS="{" ".join(settings.architectures)}"',)
+
+
+def code(architectures: Iterable[str]) -> tuple[str, ...]:
+    """nvcc's -gencode for code names: sm_90a is machine code, compute_80 is PTX. One front-end pass an architecture.
+
+    >>> code(["sm_80", "compute_80", "sm_90a"])
+    ('-gencode=arch=compute_80,code=[sm_80,compute_80]', '-gencode=arch=compute_90a,code=[sm_90a]')
+    """
+    codes: dict[str, list[str]] = {}
+    for name in architectures:
+        codes.setdefault(name.rpartition("_")[2], []).append(name)
+    return tuple(f"-gencode=arch=compute_{arch},code=[{','.join(names)}]" for arch, names in codes.items())
