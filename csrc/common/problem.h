@@ -71,8 +71,8 @@ struct ConvProblem {
 enum class PoolPass { forward, backward, gather, indices };
 enum class OffsetType { uint8, int32 };
 
-// forward: x -> y, offsets. backward: y, offsets -> x. gather: x, offsets -> y. indices: offsets -> int64 [N, C, P, Q] with
-// y's strides.
+// forward: x -> y, offsets. backward: y, offsets -> x. gather: x, offsets -> y. indices: offsets -> int64 [N, C, P, Q]
+// with y's strides.
 struct PoolProblem {
   PoolPass pass = PoolPass::forward;
   DataType dtype = DataType::float32;
