@@ -1,0 +1,136 @@
+"""What this installation is and what works on this machine: the facts behind `fastconv info`, as plain values.
+
+`collect()` never raises for something that is missing: what cannot be found out says why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastconv._version import __version__
+
+#: Libraries whose version changes what fastconv does.
+LIBRARIES = ("torch", "triton", "numpy", "pybind11", "matplotlib", "scikit-learn")
+
+#: Environment variables that steer the build, the backends or what they stand on.
+VARIABLES = (
+    r"FASTCONV_\w+",
+    r"TRITON_\w+",
+    r"CUDA_(HOME|PATH|VISIBLE_DEVICES|LAUNCH_BLOCKING|MODULE_LOADING)",
+    r"TORCH_CUDA_ARCH_LIST|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    r"CXX|CXXFLAGS|LDFLAGS|MAX_JOBS|OMP_NUM_THREADS",
+)
+
+MODULES = ("_emulator", "_emulator_checked", "_cuda")
+
+
+def collect() -> dict[str, Any]:
+    """Everything, as values that JSON can hold."""
+    return {
+        "versions": versions(),
+        "machine": machine(),
+        "gpus": gpus(),
+        "build": build(),
+        "modules": modules(),
+        "backends": backends(),
+        "caches": caches(),
+        "environment": environment(),
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"fastconv": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "driver": driver_version() or "no NVIDIA driver found",
+        "torch_cuda": torch.version.cuda or "torch was built without CUDA",
+    }
+
+
+def gpus() -> list[dict[str, Any]]:
+    if not torch.cuda.is_available():
+        return []
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(
+            {
+                "name": properties.name,
+                "capability": f"{properties.major}.{properties.minor}",
+                "multiprocessors": properties.multi_processor_count,
+                "memory_bytes": properties.total_memory,
+            }
+        )
+    return found
+
+
+def build() -> dict[str, Any] | None:
+    """The report that the build left in the package; None where nothing was built."""
+    path = Path(__file__).with_name("_build.json")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def modules() -> dict[str, str]:
+    """Each compiled module: empty where it loads, else why it does not."""
+    report = build()
+    found = {}
+    for name in MODULES:
+        state = (report or {}).get("modules", {}).get(name, {})
+        if state.get("reason"):
+            found[name] = f"not built: {state['reason']}"
+            continue
+        try:
+            importlib.import_module(f"fastconv.{name}")
+            found[name] = ""
+        except ImportError as error:
+            found[name] = f"does not load: {error}" if state.get("built") else "not built"
+    return found
+
+
+def driver_version() -> str:
+    """Version of the NVIDIA driver, empty where there is none."""
+    proc = Path("/proc/driver/nvidia/version")
+    if proc.exists():
+        match = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", proc.read_text())
+        if match:
+            return match.group(1)
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return ""
+
+
+def environment() -> dict[str, str]:
+    pattern = re.compile("|".join(f"(?:{variable})" for variable in VARIABLES))
+    return {name: os.environ[name] for name in sorted(os.environ) if pattern.fullmatch(name)}
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
