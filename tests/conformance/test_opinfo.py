@@ -1,0 +1,72 @@
+"""PyTorch's own samples of valid and invalid calls, which its tests use for these three ops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+
+import fastconv
+from tests.support.tolerance import Expected, assert_accurate
+
+OPS = {
+    "nn.functional.conv2d": fastconv.conv2d,
+    "nn.functional.conv_transpose2d": fastconv.conv_transpose2d,
+    "nn.functional.max_pool2d": fastconv.max_pool2d,
+}
+INFOS = [info for info in op_db if info.name in OPS]
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+#: PyTorch has 1,440 samples of pooling. Every fifth combines all values of all arguments still.
+STEP = {"nn.functional.max_pool2d": 5}
+
+
+def test_pytorch_still_has_samples_of_every_op():
+    assert {info.name for info in INFOS} == set(OPS)
+    assert all(len(list(info.sample_inputs("cpu", torch.float32))) > 10 for info in INFOS)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("info", INFOS, ids=lambda info: info.name)
+def test_samples_have_pytorchs_results(info, dtype, backend, device):
+    samples = list(info.sample_inputs("cpu", dtype, requires_grad=False))[:: STEP.get(info.name, 1)]
+    for number, sample in enumerate(samples):
+        results = OPS[info.name](*_arguments(sample, device, dtype), **sample.kwargs, backend=backend)
+        values = info.op(*_arguments(sample, "cpu", torch.float64), **sample.kwargs)
+        magnitudes = info.op(
+            *(_absolute(argument) for argument in _arguments(sample, "cpu", torch.float64)), **sample.kwargs
+        )
+        own = info.op(*_arguments(sample, "cpu", torch.promote_types(dtype, torch.float32)), **sample.kwargs)
+        quadruples = zip(*map(_as_tuple, (results, values, magnitudes, own)), strict=True)
+        for place, (result, value, magnitude, other) in enumerate(quadruples):
+            expected = Expected(
+                value,
+                dtype if value.is_floating_point() else value.dtype,
+                exact=info.name.endswith("max_pool2d"),
+                torch_results=[other.to(dtype)],
+                magnitude=magnitude,
+            )
+            assert_accurate(result, expected, f"output {place}", f"sample {number}: {sample.summary()}")
+
+
+def _arguments(sample, device, dtype):
+    def place(argument):
+        return argument.to(device, dtype) if isinstance(argument, torch.Tensor) else argument
+
+    return [place(argument) for argument in (sample.input, *sample.args)]
+
+
+def _absolute(argument):
+    return argument.abs() if isinstance(argument, torch.Tensor) else argument
+
+
+def _as_tuple(outputs):
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+@pytest.mark.parametrize("info", [info for info in INFOS if info.error_inputs_func], ids=lambda info: info.name)
+def test_error_inputs_raise_what_pytorch_expects(info, backend):
+    for error_input in info.error_inputs("cpu"):
+        sample = error_input.sample_input
+        with pytest.raises(error_input.error_type):
+            OPS[info.name](sample.input, *sample.args, **sample.kwargs, backend=backend)

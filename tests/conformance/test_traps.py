@@ -1,0 +1,219 @@
+"""Mistakes that other implementations of these ops made, each with its test."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import fastconv
+from tests.support.check import index_width
+from tests.support.data import drawer, seeded
+
+INFINITY = float("inf")
+NAN = float("nan")
+
+
+def integers(*shape, seed=0, dtype=torch.float32):
+    return drawer("integers", seeded(seed), dtype)(shape)
+
+
+# Pooling
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_nan_wins_every_window_it_is_in(memory_format, dtype, backend, device):
+    x = torch.randn(1, 3, 7, 7, device=device).to(dtype).contiguous(memory_format=memory_format)
+    x[0, 1, 3, 2] = NAN
+    x[0, 1, 3, 3] = INFINITY
+    result, indices = fastconv.max_pool2d(x, 3, 2, 1, return_indices=True, backend=backend)
+    expected, expected_indices = F.max_pool2d(x.cpu(), 3, 2, 1, return_indices=True)
+    assert torch.equal(result.isnan().cpu(), expected.isnan())
+    assert torch.equal(indices.cpu(), expected_indices)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_window_of_minus_infinities_has_a_winner_inside_the_image(memory_format, padding, backend, device):
+    x = torch.full((2, 3, 6, 6), -INFINITY, device=device).contiguous(memory_format=memory_format).requires_grad_()
+    result, indices = fastconv.max_pool2d(x, 3, 2, padding, return_indices=True, backend=backend)
+    expected, expected_indices = F.max_pool2d(x.detach().cpu(), 3, 2, padding, return_indices=True)
+    assert torch.equal(result.cpu(), expected)
+    assert torch.equal(indices.cpu(), expected_indices)
+    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
+    assert gradient.sum() == result.numel()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_dilation_counts_in_both_memory_formats(memory_format, backend, device):
+    x = torch.randperm(2 * 4 * 9 * 9, device=device).float().view(2, 4, 9, 9).contiguous(memory_format=memory_format)
+    result, indices = fastconv.max_pool2d(x, (2, 3), 1, 1, (3, 2), return_indices=True, backend=backend)
+    expected, expected_indices = F.max_pool2d(x.cpu(), (2, 3), 1, 1, (3, 2), return_indices=True)
+    assert torch.equal(result.cpu(), expected)
+    assert torch.equal(indices.cpu(), expected_indices)
+
+
+def test_the_first_of_equal_values_wins(backend, device):
+    x = torch.zeros(1, 1, 4, 4, device=device, requires_grad=True)
+    result, indices = fastconv.max_pool2d(x, 2, return_indices=True, backend=backend)
+    assert indices.flatten().tolist() == [0, 2, 8, 10]
+    (gradient,) = torch.autograd.grad(result, x, torch.full_like(result, 3.0))
+    assert gradient.flatten().nonzero().flatten().tolist() == [0, 2, 8, 10]
+
+
+@pytest.mark.parametrize("backend", ["cuda"])
+def test_window_without_an_element_is_minus_infinity_and_has_no_gradient(backend, device):
+    """Dilation can step from one padding over a small image into the other. PyTorch's backward writes out of bounds."""
+    x = torch.randn(1, 1, 1, 2, device=device, requires_grad=True)
+    result = fastconv.max_pool2d(x, (1, 2), (4, 1), (0, 1), (3, 3), ceil_mode=True, backend=backend)
+    assert (result == -INFINITY).all()
+    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
+    assert torch.equal(gradient, torch.zeros_like(x))
+
+
+# Convolution
+
+
+def test_values_outside_of_the_image_are_zeros_even_beside_infinities(backend, device):
+    """0 * inf is NaN: padding must not be read as a product, and no neighbour of a window may leak into it."""
+    x, w = torch.randn(2, 2, 5, 5, device=device), torch.randn(3, 2, 3, 3, device=device)
+    x[1, 0, 4, 4] = INFINITY
+    x[0, 1, 0, 2] = NAN
+    result = fastconv.conv2d(x, w, padding=2, stride=2, backend=backend)
+    expected = F.conv2d(x.double().cpu(), w.double().cpu(), padding=2, stride=2)
+    assert torch.equal(result.isnan().cpu(), expected.isnan())
+    assert torch.equal(result.isinf().cpu(), expected.isinf())
+
+
+def test_infinite_weight_at_a_tap_that_only_padding_meets(backend, device):
+    x, w = torch.randn(1, 1, 1, 3, device=device), torch.randn(1, 1, 3, 3, device=device)
+    w[0, 0, 0] = INFINITY
+    w[0, 0, 2] = NAN
+    result = fastconv.conv2d(x, w, padding=1, backend=backend)
+    torch.testing.assert_close(result, F.conv1d(x[0], w[:, :, 1], padding=1)[None])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_gradient_that_sum_sends_is_read_with_its_strides(memory_format, backend, device):
+    """y.sum().backward() sends one number expanded to the shape of y, all strides 0."""
+    x = integers(2, 3, 6, 5).to(device).contiguous(memory_format=memory_format).requires_grad_()
+    w = integers(4, 3, 3, 2, seed=1).to(device).requires_grad_()
+    fastconv.conv2d(x, w, stride=2, padding=1, backend=backend).sum().backward()
+    expected_x, expected_w = x.detach().cpu().requires_grad_(), w.detach().cpu().requires_grad_()
+    F.conv2d(expected_x, expected_w, stride=2, padding=1).sum().backward()
+    assert torch.equal(x.grad.cpu(), expected_x.grad)
+    assert torch.equal(w.grad.cpu(), expected_w.grad)
+
+
+def test_rows_and_columns_that_no_window_reads_have_zero_gradients(backend, device):
+    x = torch.randn(2, 3, 9, 10, device=device, requires_grad=True)
+    y = fastconv.conv2d(x, torch.randn(4, 3, 2, 2, device=device), stride=3, backend=backend)
+    (gradient,) = torch.autograd.grad(y, x, torch.randn_like(y))
+    unread = torch.ones(9, 10, dtype=torch.bool, device=device)
+    for row in (0, 1, 3, 4, 6, 7):
+        for column in (0, 1, 3, 4, 6, 7):
+            unread[row, column] = False
+    assert (gradient[:, :, unread] == 0).all()
+    assert (gradient[:, :, ~unread] != 0).any()
+
+
+def test_bias_gradient_of_an_empty_batch_is_zero(backend, device):
+    x, w, b = (torch.randn(shape, device=device, requires_grad=True) for shape in ((0, 3, 5, 5), (4, 3, 3, 3), (4,)))
+    y = fastconv.conv2d(x, w, b, backend=backend)
+    grads = torch.autograd.grad(y, (x, w, b), torch.randn_like(y))
+    assert [grad.shape for grad in grads] == [x.shape, w.shape, b.shape]
+    assert all((grad == 0).all() for grad in grads)
+
+
+# Offsets beyond 32 bits. The storage is 4 GB of addresses; the kernels touch a few pages of it.
+
+
+@pytest.fixture
+def far_apart():
+    """A [2, 1, 4, 5] view of a huge storage whose images are 2^31 + 64 elements apart."""
+    distance = 2**31 + 64
+    storage = torch.empty(distance + 32, dtype=torch.bfloat16)
+    view = storage.as_strided((2, 1, 4, 5), (distance, 1, 5, 1))
+    view.copy_(integers(2, 1, 4, 5, dtype=torch.bfloat16))
+    return view
+
+
+@pytest.mark.plain_memory
+def test_image_more_than_2_to_the_31_elements_away(far_apart):
+    near = far_apart.clone(memory_format=torch.contiguous_format)
+    w = integers(3, 1, 2, 2, seed=3, dtype=torch.bfloat16)
+    assert torch.equal(fastconv.conv2d(far_apart, w, backend="cuda"), F.conv2d(near.float(), w.float()).bfloat16())
+    assert torch.equal(fastconv.max_pool2d(far_apart, 2, backend="cuda"), F.max_pool2d(near, 2))
+
+
+@pytest.mark.plain_memory
+def test_gradient_more_than_2_to_the_31_elements_away(far_apart):
+    near = far_apart.clone(memory_format=torch.contiguous_format)
+    x, w = integers(2, 1, 5, 6, dtype=torch.bfloat16), integers(1, 1, 2, 2, seed=3, dtype=torch.bfloat16)
+
+    def gradients(dy):
+        leaves = x.clone().requires_grad_(), w.clone().requires_grad_()
+        return torch.autograd.grad(fastconv.conv2d(*leaves, backend="cuda"), leaves, dy)
+
+    for one, other in zip(gradients(far_apart), gradients(near), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_index_width_does_not_change_a_bit(bits, device):
+    x, w = torch.randn(2, 4, 9, 8, device=device), torch.randn(6, 2, 3, 3, device=device)
+    plain = fastconv.conv2d(x, w, groups=2, backend="cuda")
+    with index_width(bits):
+        assert torch.equal(fastconv.conv2d(x, w, groups=2, backend="cuda"), plain)
+
+
+# Devices and streams
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_kernels_run_on_the_current_stream(backend):
+    """Work on another stream than the default one must wait for that stream's earlier work, and only for it."""
+    x = torch.zeros(8, 16, 64, 64, device="cuda")
+    w = torch.ones(16, 16, 3, 3, device="cuda")
+    fastconv.conv2d(x, w, backend=backend)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        x.fill_(1.0)
+        y = fastconv.conv2d(x, w, backend=backend)
+    stream.synchronize()
+    assert (y == 16 * 9).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_kernels_run_on_the_device_of_their_tensors(backend):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    with torch.cuda.device(0):
+        x, w = integers(2, 3, 6, 6).to("cuda:1"), integers(4, 3, 3, 3, seed=1).to("cuda:1")
+        y = fastconv.conv2d(x, w, backend=backend)
+    assert y.device == x.device
+    assert torch.equal(y.cpu(), F.conv2d(x.cpu(), w.cpu()))
+
+
+@pytest.mark.gpu
+def test_tensors_on_two_devices_are_refused(backend):
+    with pytest.raises(RuntimeError, match="weight"):
+        fastconv.conv2d(torch.randn(1, 2, 5, 5, device="cuda"), torch.randn(3, 2, 3, 3), backend=backend)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_calls_can_be_captured_in_a_cuda_graph(backend):
+    x, w = torch.randn(2, 8, 16, 16, device="cuda"), torch.randn(8, 8, 3, 3, device="cuda")
+    expected = fastconv.conv2d(x, w, backend=backend)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = fastconv.conv2d(x, w, backend=backend)
+    y.zero_()
+    graph.replay()
+    assert torch.equal(y, expected)
