@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import os
 import re
@@ -37,7 +38,8 @@ def has_driver(root: Path = Path("/")) -> bool:
     """True on a machine with an NVIDIA driver, which is one whose owner wants the CUDA module."""
     if (root / "proc/driver/nvidia/version").exists() or (root / "dev/nvidiactl").exists():
         return True
-    return root == Path("/") and shutil.which("nvidia-smi") is not None
+    # Windows' Linux has neither of these.
+    return root == Path("/") and bool(shutil.which("nvidia-smi") or ctypes.util.find_library("cuda"))
 
 
 def wants_wheels(settings: Settings, environ: Mapping[str, str]) -> bool:
