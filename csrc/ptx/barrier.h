@@ -1,0 +1,59 @@
+// Block barriers, warp barriers and fences: __syncthreads and its kin as in CUDA, bar.sync and bar.arrive by name.
+#pragma once
+
+#if FASTCONV_EMULATOR
+#include <atomic>
+
+#include "emulator/scheduler.h"
+
+inline void __syncthreads() {
+  fastconv::emulator::barrier_sync(0, 0, false);
+}
+inline int __syncthreads_count(int predicate) {
+  return fastconv::emulator::barrier_sync(0, 0, predicate != 0);
+}
+inline int __syncthreads_or(int predicate) {
+  return fastconv::emulator::barrier_sync(0, 0, predicate != 0) > 0;
+}
+inline int __syncthreads_and(int predicate) {
+  return fastconv::emulator::barrier_sync(0, 0, predicate == 0) == 0;
+}
+
+inline void __syncwarp(unsigned int mask = 0xffffffffu) {
+  static constexpr fastconv::emulator::WarpOperation operation{"__syncwarp", nullptr};
+  fastconv::emulator::meet_lanes(mask, operation, nullptr);
+}
+
+inline void __threadfence_block() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+inline void __threadfence() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+inline void __nanosleep(unsigned int) {
+  fastconv::emulator::yield_thread();
+}
+#endif
+
+namespace fastconv::ptx {
+
+// Waits until `threads` threads have come to barrier `barrier` (1..15; 0 is __syncthreads'), those that only arrive
+// included. `threads` is a multiple of 32 and all lanes of a warp do the same.
+__device__ __forceinline__ void barrier_sync(int barrier, int threads) {
+#if FASTCONV_EMULATOR
+  emulator::barrier_sync(barrier, threads, false);
+#else
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+#endif
+}
+
+// Counts as having come to the barrier, without waiting there.
+__device__ __forceinline__ void barrier_arrive(int barrier, int threads) {
+#if FASTCONV_EMULATOR
+  emulator::barrier_arrive(barrier, threads);
+#else
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+#endif
+}
+
+}  // namespace fastconv::ptx
