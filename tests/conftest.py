@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 
-# Before Triton is first imported: without a GPU its kernels run in its interpreter.
-import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 import pytest
+import torch
 
 BACKENDS = ("aten", "cuda", "triton")
 

@@ -8,10 +8,9 @@ that far away.)
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -193,22 +192,13 @@ def _permute_weight(case: Case, weight: torch.Tensor, inputs: torch.Tensor, outp
     return torch.stack(rows) if rows else weight
 
 
-@contextlib.contextmanager
-def _onednn(enabled: bool) -> Iterator[None]:
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = enabled
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
-
-
 def _low_precision(case: Case, order: _Order, dy: torch.Tensor) -> dict[str, torch.Tensor]:
     """PyTorch's results in the case's own precision, put back into the original order."""
     tensors = order.tensors
     formatted = dataclasses.replace(tensors, x=tensors.x.contiguous(memory_format=order.memory_format))
     permuted_dy = _permute(dy, order.images, order.outputs).contiguous(memory_format=order.memory_format)
-    with _onednn(order.onednn):
+    only_this_flag = {"deterministic": None, "allow_tf32": None, "fp32_precision": None}
+    with torch.backends.mkldnn.flags(enabled=order.onednn, **only_this_flag):
         output = ACTIVATIONS[case.activation](preactivation(case, formatted))
         results = {"output": output.detach()} | gradients_of(output, permuted_dy, tensors)
     back_images, back_inputs, back_outputs = (
