@@ -113,7 +113,8 @@ BAD_CALLS = [
     conv("weight", "3", padding="valid", dilation=4),
     transposed("input", "0", input=tensor(2, 4, 0, 7)),
     transposed("padding", "4", input=tensor(2, 4, 1, 1), padding=4),
-    transposed("padding", "1", input=tensor(2, 4, 1, 1), weight=tensor(4, 6, 2, 2), padding=1),
+    # PyTorch raises this for one image only; for two, oneDNN returns an empty image.
+    transposed("padding", "1", RuntimeError, input=tensor(2, 4, 1, 1), weight=tensor(4, 6, 2, 2), padding=1),
     pool("kernel_size", "8", kernel_size=8),
     pool("input", "0", input=tensor(2, 4, 0, 7)),
     pool("input", "0", input=tensor(2, 0, 6, 7)),
