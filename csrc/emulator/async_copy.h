@@ -9,6 +9,8 @@
 
 namespace fastconv::emulator {
 
+constexpr uint32_t kPoison = 0xffffffffu;  // a NaN, also as two 16-bit numbers
+
 struct AsyncCopy {
   void* destination;
   int bytes;
@@ -33,5 +35,53 @@ void write_async_target(void* destination, const uint32_t (&data)[4]) {
   for (int i = 0; i < bytes / 4; ++i) value[i] = data[i];
   ptx::store_vector(static_cast<uint32_t*>(destination), value);
 }
+
+#if FASTCONV_EMULATOR_CHECKED
+
+// False where the launch does not want copies to be late: then the caller writes at once.
+bool defer_async_copy(const AsyncCopy& copy);
+void commit_async_copies();
+// Takes one copy that is due from those that may be under way, in a random order; false when none is left.
+bool take_landing_copy(int pending_groups, AsyncCopy& copy);
+
+template <int bytes>
+void copy_async(void* destination, const void* source, int source_bytes) {
+  AsyncCopy copy{destination, bytes, {}};
+  read_async_source<bytes>(copy, source, source_bytes);
+  if (defer_async_copy(copy)) {
+    write_async_target<bytes>(destination, {kPoison, kPoison, kPoison, kPoison});
+  } else {
+    write_async_target<bytes>(destination, copy.data);
+  }
+}
+
+inline void wait_async_copies(int pending_groups) {
+  AsyncCopy copy;
+  while (take_landing_copy(pending_groups, copy)) {
+    if (copy.bytes == 16) {
+      write_async_target<16>(copy.destination, copy.data);
+    } else if (copy.bytes == 8) {
+      write_async_target<8>(copy.destination, copy.data);
+    } else {
+      write_async_target<4>(copy.destination, copy.data);
+    }
+  }
+}
+
+#else
+
+template <int bytes>
+inline void copy_async(void* destination, const void* source, int source_bytes) {
+  if (source_bytes == bytes) {
+    std::memcpy(destination, source, bytes);
+  } else {
+    std::memset(destination, 0, bytes);
+    std::memcpy(destination, source, source_bytes);
+  }
+}
+inline void commit_async_copies() {}
+inline void wait_async_copies(int) {}
+
+#endif
 
 }  // namespace fastconv::emulator

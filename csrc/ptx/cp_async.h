@@ -31,8 +31,8 @@ __device__ __forceinline__ void copy_async(void* destination, const void* source
   emulator::copy_async<bytes>(destination, source, source_bytes);
 #else
   if constexpr (bytes == 16) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(destination)), "l"(source),
-                 "r"(source_bytes)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(destination)),
+                 "l"(source), "r"(source_bytes)
                  : "memory");
   } else {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(destination)), "l"(source),

@@ -1,0 +1,114 @@
+// Tensors into the order that the main loops want: weights by phase and tap, pixels channels-last. 16-byte stores.
+#pragma once
+
+#include "common/numeric.h"
+#include "kernels/mma_conv/parameters.h"
+#include "ptx/device.h"
+
+namespace fastconv::mma {
+
+constexpr int kRepackThreads = 256;
+
+// A thread makes one chunk of inputs. Element: uint16_t or uint32_t, for numbers of any kind.
+template <class Element>
+__global__ void __launch_bounds__(kRepackThreads) repack_weights(const __grid_constant__ RepackParameters parameters) {
+  constexpr int kChunk = 16 / sizeof(Element);
+  const int64_t item = int64_t{blockIdx.x} * kRepackThreads + threadIdx.x;
+  if (item >= parameters.items) return;
+  uint32_t rest = static_cast<uint32_t>(item), output, tap, chunk;
+  if (parameters.outputs_fastest) {
+    uint32_t chunk_and_tap = parameters.all_outputs_divider.split(rest);
+    output = rest;
+    tap = parameters.chunks_divider.split(chunk_and_tap);
+    chunk = chunk_and_tap;
+  } else {
+    uint32_t output_and_chunk = parameters.taps_divider.split(rest);
+    tap = rest;
+    output = parameters.chunks_divider.split(output_and_chunk);
+    chunk = output_and_chunk;
+  }
+  uint32_t column = tap;
+  const uint32_t row = parameters.taps_across_divider.split(column);
+  uint32_t group_output = output;
+  const uint32_t group = parameters.outputs.split(group_output);
+
+  const Element* source = static_cast<const Element*>(parameters.source) + group * parameters.group_stride +
+                          group_output * parameters.output_stride + row * parameters.row_stride +
+                          column * parameters.column_stride;
+  ptx::Vector<Element, kChunk> values;
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) {
+    const int input = chunk * kChunk + i;
+    values[i] = input < parameters.inputs ? source[input * parameters.input_stride] : Element{0};
+  }
+  const int rows = parameters.row_taps[row], columns = parameters.column_taps[column];
+  const int64_t before =
+      parameters.rows_before[row] * parameters.taps_across + rows * parameters.columns_before[column];
+  const int64_t place = before * parameters.all_outputs +
+                        (int64_t{output} * rows + parameters.row_place[row]) * columns +
+                        parameters.column_place[column];
+  ptx::store_vector(static_cast<Element*>(parameters.destination) + place * parameters.input_pitch + chunk * kChunk,
+                    values);
+}
+
+constexpr int kTransposeThreads = 256, kTransposePixels = 64;
+
+template <class Element>
+constexpr int kTransposeChannels = 128 / sizeof(Element);  // a whole line of the destination
+
+// A block turns a tile of [channels][pixels] into [pixels][channels] through shared memory.
+template <class Element>
+__global__ void __launch_bounds__(kTransposeThreads)
+    to_channels_last(const __grid_constant__ ToChannelsLastParameters parameters) {
+  constexpr int kChunk = 16 / sizeof(Element), kChannels = kTransposeChannels<Element>;
+  constexpr int kPitch = kTransposePixels + 4 / sizeof(Element);  // an odd number of words
+  __shared__ Element tile[kChannels * kPitch];
+
+  uint32_t rest = blockIdx.x;
+  uint32_t outer = parameters.channel_tiles.split(rest);
+  const int first_channel = rest * kChannels;
+  const uint32_t row_index = parameters.pixel_tiles.split(outer);
+  const int first_pixel = outer * kTransposePixels;
+  uint32_t row = row_index;
+  const uint32_t batch = parameters.rows.split(row);
+  const Element* source =
+      static_cast<const Element*>(parameters.source) + batch * parameters.batch_stride + row * parameters.row_stride;
+
+  constexpr int kChunksOfPixels = kTransposePixels / kChunk;
+  for (int i = threadIdx.x; i < kChannels * kChunksOfPixels; i += kTransposeThreads) {
+    const int tile_channel = i / kChunksOfPixels, pixel = first_pixel + i % kChunksOfPixels * kChunk;
+    uint32_t channel = first_channel + tile_channel;  // of all groups, each filled up
+    if (channel >= static_cast<uint32_t>(parameters.all_pitches)) continue;
+    const uint32_t group = parameters.channel_pitch_divider.split(channel);
+    const bool exists = channel < static_cast<uint32_t>(parameters.channels);
+    const Element* place = source + (int64_t{group} * parameters.channels + channel) * parameters.channel_stride +
+                           pixel * parameters.pixel_stride;
+    ptx::Vector<Element, kChunk> values;
+    if (parameters.vector_access && exists && pixel + kChunk <= parameters.pixels) {
+      values = ptx::load_vector<kChunk>(place);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kChunk; ++j) {
+        values[j] = exists && pixel + j < parameters.pixels ? place[j * parameters.pixel_stride] : Element{0};
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kChunk; ++j) tile[tile_channel * kPitch + i % kChunksOfPixels * kChunk + j] = values[j];
+  }
+  __syncthreads();
+
+  constexpr int kChunksOfChannels = kChannels / kChunk;
+  for (int i = threadIdx.x; i < kTransposePixels * kChunksOfChannels; i += kTransposeThreads) {
+    const int tile_pixel = i / kChunksOfChannels, chunk = i % kChunksOfChannels;
+    const int pixel = first_pixel + tile_pixel, channel = first_channel + chunk * kChunk;
+    if (pixel >= parameters.pixels || channel >= parameters.all_pitches) continue;
+    ptx::Vector<Element, kChunk> values;
+#pragma unroll
+    for (int j = 0; j < kChunk; ++j) values[j] = tile[(chunk * kChunk + j) * kPitch + tile_pixel];
+    ptx::store_vector(static_cast<Element*>(parameters.destination) +
+                          (int64_t{row_index} * parameters.pixels + pixel) * parameters.all_pitches + channel,
+                      values);
+  }
+}
+
+}  // namespace fastconv::mma
