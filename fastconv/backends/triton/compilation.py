@@ -1,0 +1,99 @@
+"""Compile a launch for a GPU that is not there, and read what became of it: registers, spills, shared memory, instructions.
+
+Triton carries its own assembler and disassembler, so this needs neither a GPU nor a CUDA toolkit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+import triton
+from fastconv.backends.triton.runtime import Launch, language_lock
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+_POINTERS = {
+    torch.float64: "*fp64",
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+#: Name -> pattern in SASS. The first three are tensor cores of Ampere, Hopper and Blackwell.
+_INSTRUCTIONS = {
+    "HMMA": r"\bHMMA\b",
+    "HGMMA": r"\bHGMMA\b",
+    "UTCMMA": r"\bUTC\w*MMA\b",
+    "LDGSTS.128": r"\bLDGSTS\.[.\w]*\b128\b",
+    "LDGSTS": r"\bLDGSTS\b",
+    "LDG.128": r"\bLDG\.[.\w]*\b128\b",
+    "LDG": r"\bLDG\b",
+    "STG.128": r"\bSTG\.[.\w]*\b128\b",
+    "STG": r"\bSTG\b",
+    "LDL": r"\bLDL\b",
+    "STL": r"\bSTL\b",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the assembler made of one launch."""
+
+    registers: int  # of one thread
+    shared_bytes: int  # of one block
+    local_bytes: int  # of one thread: spills and stack, which live in device memory
+    instructions: Mapping[str, int]  # how often each appears
+
+    @property
+    def tensor_cores(self) -> bool:
+        return any(self.instructions[name] for name in ("HMMA", "HGMMA", "UTCMMA"))
+
+
+def compile_launch(launch: Launch, types: Mapping[str, torch.dtype | None], capability: int) -> Compiled:
+    """Compile for `capability` as the launch would be on tensors of these types, by role, that are 16-byte aligned."""
+    kernel = launch.kernel
+    names = kernel.compiled.arg_names
+    signature: dict[str, str] = {}
+    constants = {}
+    attributes = {}
+    roles = launch.roles
+    for index, name in enumerate(names):
+        if name in roles and types.get(roles[name]) is not None:
+            signature[name] = _POINTERS[types[roles[name]]]
+            attributes[(index,)] = [["tt.divisibility", 16]]
+        elif name in kernel.scalars:
+            signature[name] = "i64" if abs(launch.scalars[name]) >= 1 << 31 else "i32"
+        else:
+            signature[name] = "constexpr"
+            constants[(index,)] = launch.constants.get(name)
+    source = ASTSource(kernel.compiled, signature, constants, attributes)
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    with language_lock:
+        binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return _read(binary.asm["cubin"], binary.metadata.shared)
+
+
+def _read(cubin: bytes, shared_bytes: int) -> Compiled:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        usage = _disassembler("--dump-resource-usage", str(file))
+        sass = _disassembler("-sass", str(file))
+    registers, stack, local = (int(re.search(rf"\b{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
+    counts = {name: len(re.findall(pattern, sass)) for name, pattern in _INSTRUCTIONS.items()}
+    return Compiled(registers, shared_bytes, stack + local, counts)
+
+
+def _disassembler(*arguments: str) -> str:
+    tool = triton.knobs.nvidia.cuobjdump.path
+    return subprocess.run([tool, *arguments], check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,161 @@
+"""The tile loop that fprop and dgrad share: gather input pixels, multiply by the filter's taps, finish and store.
+
+    output[row, n] = sum over taps (i, j) and channels c of
+        input[pixel(row) + tap shift, c] * filter[tap, c, n]
+
+A row is an output pixel. fprop is one such problem; dgrad is one for each stride phase. What differs is host arithmetic: where
+the input pixel of a row lies, how far a tap shifts it, and which filter element a tap is.
+
+A loop nest is pipelined in its innermost loop, so the longer of the two loops, taps or channel blocks, is made the inner one.
+Taps and channels are never flattened into one counter, and `taps` is no constant: a loop whose length the assembler knows is
+unrolled whole, into spills. Every masked load has `other=0`, and halo offsets are clamped into the
+image: a masked load that was moved ahead of its use must not form an address before the tensor.
+"""
+
+import triton.language as tl
+from fastconv.backends.triton.numerics import activate, multiply_accumulate, narrow, raised, widen
+from fastconv.backends.triton.runtime import device_function
+
+
+@device_function
+def load_tile(
+    pointer, row_offsets, column_offsets, row_mask, column_mask,
+    ROWS_MASKED: tl.constexpr, COLUMNS_MASKED: tl.constexpr, ROWS_MINOR: tl.constexpr,
+):  # fmt: skip
+    """[ROWS, COLUMNS] from pointer + row offset + column offset.
+
+    The compiler gives neighbouring threads neighbouring elements of the last dimension where it can prove nothing better, so
+    where rows lie closer together in memory the tile is loaded transposed.
+    """
+    if ROWS_MINOR:
+        pointers = pointer + (column_offsets[:, None] + row_offsets[None, :])
+        if ROWS_MASKED and COLUMNS_MASKED:
+            tile = tl.load(pointers, mask=column_mask[:, None] & row_mask[None, :], other=0.0)
+        elif ROWS_MASKED:
+            tile = tl.load(pointers, mask=row_mask[None, :], other=0.0)
+        elif COLUMNS_MASKED:
+            tile = tl.load(pointers, mask=column_mask[:, None], other=0.0)
+        else:
+            tile = tl.load(pointers)
+        result = tl.trans(tile)
+    else:
+        pointers = pointer + (row_offsets[:, None] + column_offsets[None, :])
+        if ROWS_MASKED and COLUMNS_MASKED:
+            result = tl.load(pointers, mask=row_mask[:, None] & column_mask[None, :], other=0.0)
+        elif ROWS_MASKED:
+            result = tl.load(pointers, mask=row_mask[:, None], other=0.0)
+        elif COLUMNS_MASKED:
+            result = tl.load(pointers, mask=column_mask[None, :], other=0.0)
+        else:
+            result = tl.load(pointers)
+    return result
+
+
+@device_function
+def store_tile(pointer, tile, row_offsets, column_offsets, row_mask, column_mask, ROWS_MINOR: tl.constexpr):
+    """[ROWS, COLUMNS] to pointer + row offset + column offset, by rows or by columns as they lie in memory."""
+    if ROWS_MINOR:
+        pointers = pointer + (column_offsets[:, None] + row_offsets[None, :])
+        tl.store(pointers, tl.trans(tile), mask=column_mask[:, None] & row_mask[None, :])
+    else:
+        pointers = pointer + (row_offsets[:, None] + column_offsets[None, :])
+        tl.store(pointers, tile, mask=row_mask[:, None] & column_mask[None, :])
+
+
+@device_function
+def _step(
+    accumulator, input_pointer, filter_pointer, image_offsets, row_h, row_w, row_valid, height, width,
+    input_stride_h, input_stride_w, input_stride_c, shift_h, shift_w, channel, channels,
+    tap_offset, filter_stride_c, out_offsets, out_valid,
+    BLOCK_K: tl.constexpr, BOUNDS: tl.constexpr, ROWS_MASKED: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr,
+    INPUT_ROWS_MINOR: tl.constexpr, FILTER_ROWS_MINOR: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """One tap, one block of channels."""
+    h = row_h + shift_h
+    w = row_w + shift_w
+    valid = row_valid
+    if BOUNDS:
+        valid = row_valid & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+        h = tl.minimum(tl.maximum(h, 0), height - 1)
+        w = tl.minimum(tl.maximum(w, 0), width - 1)
+    pixel_offsets = image_offsets + (widen(h, WIDE) * input_stride_h + widen(w, WIDE) * input_stride_w)
+    k = channel + tl.arange(0, BLOCK_K)
+    k_valid = k < channels
+    k = widen(k, WIDE)
+    left = load_tile(
+        input_pointer,
+        pixel_offsets,
+        k * input_stride_c,
+        valid,
+        k_valid,
+        BOUNDS or ROWS_MASKED,
+        not EVEN_K,
+        INPUT_ROWS_MINOR,
+    )
+    right = load_tile(
+        filter_pointer + tap_offset, k * filter_stride_c, out_offsets, k_valid, out_valid,
+        not EVEN_K, not EVEN_N, FILTER_ROWS_MINOR,
+    )  # fmt: skip
+    return multiply_accumulate(left, right, accumulator, PRECISION, BLOCK_K)
+
+
+@device_function
+def accumulate(
+    accumulator,  # [M, N]
+    input_pointer, image_offsets, row_h, row_w, row_valid, height, width,
+    input_stride_h, input_stride_w, input_stride_c, shift_step_h, shift_step_w,
+    filter_pointer, filter_step_h, filter_step_w, filter_stride_c, out_offsets, out_valid,
+    taps, taps_h, taps_w, channels,
+    BLOCK_K: tl.constexpr, BOUNDS: tl.constexpr, ROWS_MASKED: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr,
+    INPUT_ROWS_MINOR: tl.constexpr, FILTER_ROWS_MINOR: tl.constexpr, TAPS_INNER: tl.constexpr, PRECISION: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """accumulator plus the sum over all taps and channels."""
+    if TAPS_INNER:
+        for channel in range(0, channels, BLOCK_K):
+            for tap in range(taps):
+                i = tap // taps_w
+                j = tap - i * taps_w
+                accumulator = _step(
+                    accumulator, input_pointer, filter_pointer, image_offsets, row_h, row_w, row_valid, height, width,
+                    input_stride_h, input_stride_w, input_stride_c, i * shift_step_h, j * shift_step_w, channel, channels,
+                    widen(i, WIDE) * filter_step_h + widen(j, WIDE) * filter_step_w, filter_stride_c, out_offsets, out_valid,
+                    BLOCK_K, BOUNDS, ROWS_MASKED, EVEN_K, EVEN_N, INPUT_ROWS_MINOR, FILTER_ROWS_MINOR, PRECISION, WIDE,
+                )  # fmt: skip
+    else:
+        for i in range(taps_h):
+            for j in range(taps_w):
+                for channel in range(0, channels, BLOCK_K):
+                    accumulator = _step(
+                        accumulator, input_pointer, filter_pointer, image_offsets, row_h, row_w, row_valid, height, width,
+                        input_stride_h, input_stride_w, input_stride_c, i * shift_step_h, j * shift_step_w, channel, channels,
+                        widen(i, WIDE) * filter_step_h + widen(j, WIDE) * filter_step_w, filter_stride_c, out_offsets,
+                        out_valid, BLOCK_K, BOUNDS, ROWS_MASKED, EVEN_K, EVEN_N, INPUT_ROWS_MINOR, FILTER_ROWS_MINOR,
+                        PRECISION, WIDE,
+                    )  # fmt: skip
+    return accumulator
+
+
+@device_function
+def finish(
+    accumulator, output_pointer, bias_pointer, residual_pointer, row_offsets, column_offsets, residual_row_offsets,
+    residual_column_offsets, bias_offsets, row_valid, column_valid, ROWS_MINOR: tl.constexpr, ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """Add bias and residual, apply the activation, round once, store."""
+    if bias_pointer is not None:
+        bias = tl.load(bias_pointer + bias_offsets, mask=column_valid, other=0.0)
+        accumulator += raised(bias, accumulator.dtype)[None, :]
+    if residual_pointer is not None:
+        residual = load_tile(
+            residual_pointer,
+            residual_row_offsets,
+            residual_column_offsets,
+            row_valid,
+            column_valid,
+            True,
+            True,
+            ROWS_MINOR,
+        )
+        accumulator += raised(residual, accumulator.dtype)
+    tile = narrow(activate(accumulator, ACTIVATION), output_pointer.dtype.element_ty)
+    store_tile(output_pointer, tile, row_offsets, column_offsets, row_valid, column_valid, ROWS_MINOR)
