@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace fastconv::ptx {
 
@@ -53,8 +54,9 @@ struct BitsOf<16> {
   using type = Bits16;
 };
 
+// By value: from a reference to memory nvcc would copy bytes.
 template <class To, class From>
-__device__ __forceinline__ To reinterpret_bits(const From& from) {
+__device__ __forceinline__ To reinterpret_bits(From from) {
   static_assert(sizeof(To) == sizeof(From), "sizes differ");
   To to;
   memcpy(&to, &from, sizeof(To));
