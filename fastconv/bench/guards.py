@@ -1,0 +1,165 @@
+"""What a dishonest measurement runs into. Each guard raises MeasurementError with the kind of cheat it found."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from fastconv.bench.precision import ObservedDtypes, Precision
+
+
+class MeasurementError(Exception):
+    """A timing that must not be written down. `kind` is one word for the report, the message says what was seen."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+
+
+def require_random(tensors: Sequence[torch.Tensor]) -> None:
+    """Zeros and constants hide unwritten outputs and wrong indices, and they run faster than data does."""
+    for position, tensor in enumerate(tensors):
+        if not tensor.dtype.is_floating_point or tensor.numel() < 2:
+            continue
+        zeros = 1 - torch.count_nonzero(tensor).item() / tensor.numel()
+        low, high = torch.aminmax(tensor)
+        if zeros > 0.02 or low == high:
+            raise MeasurementError("zeros", f"input {position} is {zeros:.0%} zeros, from {low:g} to {high:g}")
+
+
+def require_unchanged(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> None:
+    for position, (old, new) in enumerate(zip(before, after, strict=True)):
+        if not torch.equal(old, new):
+            raise MeasurementError("mutated", f"the call changed its input {position}")
+
+
+def require_own_memory(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> None:
+    """Outputs of a call whose results are still held must not be handed out again by the next call."""
+    held = {tensor.untyped_storage().data_ptr() for tensor in first if tensor.numel()}
+    for position, tensor in enumerate(second):
+        if tensor.numel() and tensor.untyped_storage().data_ptr() in held:
+            raise MeasurementError("left over", f"output {position} is the memory that the last call returned")
+
+
+def poison(tensor: torch.Tensor) -> torch.Tensor:
+    """NaN everywhere, or the largest integer: what nothing computes by accident."""
+    if tensor.dtype.is_floating_point:
+        return tensor.fill_(float("nan"))
+    return tensor.fill_(torch.iinfo(tensor.dtype).max)
+
+
+@contextlib.contextmanager
+def poisoned_allocations() -> Iterator[None]:
+    """Inside it every uninitialised tensor that Python code asks for is full of poison."""
+    places = [(torch, "empty"), (torch, "empty_like"), (torch, "empty_strided")]
+    places += [(torch.Tensor, "new_empty"), (torch.Tensor, "new_empty_strided")]
+    originals = [(owner, name, getattr(owner, name)) for owner, name in places]
+
+    def poisoning(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def allocate(*args: Any, **kwargs: Any) -> torch.Tensor:
+            tensor = original(*args, **kwargs)
+            return poison(tensor) if tensor.device.type in ("cpu", "cuda") and tensor.dtype != torch.bool else tensor
+
+        return allocate
+
+    try:
+        for owner, name, original in originals:
+            setattr(owner, name, poisoning(original))
+        yield
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+def poison_allocator(expected: Sequence[torch.Tensor], like: Sequence[torch.dtype]) -> None:
+    """Fill and free blocks of the outputs' sizes: a caching allocator hands them out again to code we cannot see into."""
+    blocks = [
+        poison(torch.empty(tensor.shape, dtype=dtype, device=tensor.device))
+        for tensor, dtype in zip(expected, like, strict=True)
+    ]
+    del blocks
+
+
+def holds_poison(tensor: torch.Tensor) -> bool:
+    return tensor.dtype.is_floating_point and bool(torch.isnan(tensor).any())
+
+
+def _timer_places() -> list[tuple[Any, str]]:
+    places: list[tuple[Any, str]] = [(time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "time")]
+    places += [(torch.cuda.Event, name) for name in ("record", "elapsed_time", "synchronize", "query", "wait")]
+    places += [(torch.cuda, "synchronize"), (torch.cuda.Stream, "synchronize"), (torch.cuda.CUDAGraph, "replay")]
+    return places
+
+
+# Taken when the harness is imported: before any contestant runs.
+_TIMERS = [(owner, name, getattr(owner, name)) for owner, name in _timer_places()]
+host_seconds = time.perf_counter
+
+
+def require_genuine_timers() -> None:
+    for owner, name, original in _TIMERS:
+        if getattr(owner, name) is not original:
+            raise MeasurementError("timer", f"{getattr(owner, '__name__', owner)}.{name} was replaced")
+
+
+def require_clocks_agree(device_seconds: float, wall_seconds: float) -> None:
+    """Device events beside the host's clock around the same calls, the whole device waited for at both ends.
+
+    Events see only their stream. Work that a call leaves on another stream is in the host's time alone; events that claim more
+    than the host saw are no clock at all. The batch must be long (milliseconds), so that waiting costs little beside it.
+    """
+    if device_seconds < 0.75 * wall_seconds - 5e-4:
+        raise MeasurementError(
+            "side stream",
+            f"events saw {device_seconds * 1e3:.3f} ms of the {wall_seconds * 1e3:.3f} ms that the device was busy",
+        )
+    if device_seconds > 1.1 * wall_seconds + 1e-4:
+        raise MeasurementError(
+            "timer", f"events claim {device_seconds * 1e3:.3f} ms in {wall_seconds * 1e3:.3f} ms of host time"
+        )
+
+
+def require_precision(
+    call: Callable[[], Sequence[torch.Tensor]], precision: Precision, arithmetic_visible: bool = True
+) -> Sequence[torch.Tensor]:
+    """The call's arithmetic and its outputs are in the row's dtype: no hidden upcast makes a baseline slow or a rival fast."""
+    if arithmetic_visible:
+        with ObservedDtypes() as observed:
+            outputs = call()
+        for name, dtypes in observed.seen.items():
+            if others := dtypes - {precision.dtype}:
+                found = ", ".join(sorted(str(dtype) for dtype in others))
+                raise MeasurementError("precision", f"{name} ran on {found}, and the row says {precision.name}")
+    else:
+        outputs = call()
+    for position, output in enumerate(outputs):
+        if output.dtype.is_floating_point and output.dtype != precision.dtype:
+            raise MeasurementError(
+                "precision", f"output {position} is {output.dtype}, and the row says {precision.name}"
+            )
+    return outputs
+
+
+def require_same_switches(before: dict[str, Any], after: dict[str, Any]) -> None:
+    for name, value in before.items():
+        if after[name] != value:
+            raise MeasurementError("precision", f"the call left {name} at {after[name]!r}; it was {value!r}")
+
+
+def require_error_of_precision(error: float, precision: Precision) -> None:
+    if error > precision.error_limit:
+        raise MeasurementError(
+            "precision", f"relative error {error:.2e} is not {precision.name}'s (at most {precision.error_limit:.0e})"
+        )
+
+
+def require_below_roof(seconds: float, roof_seconds: float) -> None:
+    """A figure above the roofline is an error, not a record. Five per cent are left to the noise of the ceilings."""
+    if seconds < roof_seconds / 1.05:
+        raise MeasurementError(
+            "above the roofline", f"{seconds * 1e6:.2f} us where the roofline needs {roof_seconds * 1e6:.2f} us"
+        )

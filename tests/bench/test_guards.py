@@ -1,0 +1,375 @@
+"""Every known cheat is caught, and goes unnoticed when its guard is taken away: so it is that guard which catches it."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from fastconv.bench import guards, measurement
+from fastconv.bench.device import CpuDevice
+from fastconv.bench.errors import compare, complaint_about
+from fastconv.bench.guards import MeasurementError
+from fastconv.bench.measurement import Call, Check, Effort, measure
+from fastconv.bench.precision import precision_named
+from tests.bench.simulated import SimulatedDevice
+
+FLOAT32 = precision_named("float32")
+EFFORT = Effort(seconds=2e-3, least=4, most=8, batch_seconds=2e-3)
+KERNEL = 1e-4  # seconds the honest kernel takes
+
+
+def work(x, w):
+    return x @ w
+
+
+def checks(factor=1.0):
+    generator = torch.Generator().manual_seed(7)
+    pairs = []
+    for _ in range(3):
+        inputs = [torch.randn(24, 16, generator=generator) * factor, torch.randn(16, 20, generator=generator)]
+        pairs.append(Check(inputs, [work(*(tensor.double() for tensor in inputs))]))
+    return tuple(pairs)
+
+
+def accept(accuracy):
+    own = compare([work(*check.inputs) for check in CHECKS], [check.expected[0] for check in CHECKS])
+    return complaint_about(accuracy, own, FLOAT32)
+
+
+CHECKS = checks()
+
+
+def timed(device, run, given=CHECKS, precision=FLOAT32, **options):
+    return measure(device, Call(run), given, precision, accept, EFFORT, **options)
+
+
+def honest(device):
+    """A kernel that takes its time, and writes its output when it ends."""
+
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1])
+        device.launch(KERNEL, lambda: out.copy_(work(x, w)))
+        return [out]
+
+    return run
+
+
+def test_an_honest_kernel_gets_its_own_time():
+    device = SimulatedDevice()
+    result = timed(device, honest(device))
+    for sample in (result.cold, result.warm, result.graph):
+        assert sample.median == pytest.approx(KERNEL, rel=0.1)
+    assert result.accuracy.relative < 1e-6
+
+
+def expect_caught(kind, device, run, **options):
+    with pytest.raises(MeasurementError) as caught:
+        timed(device, run, **options)
+    assert caught.value.kind == kind
+
+
+def without(monkeypatch, *names):
+    for name in names:
+        monkeypatch.setattr(guards, name, lambda *arguments: None)
+
+
+# --- a kernel that is not finished when the call's stream is done
+
+
+def late_on_another_stream(device):
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1])
+        x, w = x.clone(), w.clone()
+        device.launch(2 * KERNEL, lambda: out.copy_(work(x, w)), stream="other")
+        return [out]
+
+    return run
+
+
+def test_an_output_still_being_written_when_its_stream_is_done_is_caught():
+    device = SimulatedDevice()
+    expect_caught("unfinished", device, late_on_another_stream(device))
+
+
+def test_a_thread_that_writes_after_the_call_returned_is_caught():
+    threads = []
+
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1])
+
+        def later():
+            time.sleep(0.02)
+            out.copy_(work(x, w))
+
+        threads.append(threading.Thread(target=later))
+        threads[-1].start()
+        return [out]
+
+    class Host(CpuDevice):
+        def synchronize(self):
+            for thread in threads:
+                thread.join()
+
+    expect_caught("unfinished", Host(), run)
+
+
+def test_without_poison_an_unfinished_output_can_look_right(monkeypatch):
+    """The memory may hold the right answer from before: only the poison shows that nothing was written yet."""
+    device = SimulatedDevice()
+    right = {}
+
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1])
+        if bool(torch.isnan(out).all()):
+            device.launch(2 * KERNEL, lambda: out.copy_(work(x, w)), stream="other")
+        else:  # what a reused block of the allocator would hold
+            out.copy_(right.setdefault(float(x[0, 0]), work(x, w)))
+        return [out]
+
+    expect_caught("unfinished", device, run)
+    monkeypatch.setattr(guards, "poison", lambda tensor: tensor.zero_())
+    measurement.check_twice(device, Call(run), [t.clone() for t in CHECKS[0].inputs], CHECKS, [torch.float32], accept)
+
+
+# --- work on a side stream
+
+
+def hidden_work(device):
+    """The output is right and on time; most of the work (preparing the next call, say) is on a stream that events don't see."""
+
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1])
+        device.launch(KERNEL / 10, lambda: out.copy_(work(x, w)))
+        device.launch(KERNEL, stream="other")
+        return [out]
+
+    return run
+
+
+def test_work_hidden_on_a_side_stream_is_caught_by_the_host_clock(monkeypatch):
+    device = SimulatedDevice()
+    expect_caught("side stream", device, hidden_work(device))
+    without(monkeypatch, "require_clocks_agree")
+    device = SimulatedDevice()
+    assert timed(device, hidden_work(device)).warm.median < KERNEL / 5
+
+
+# --- an output never written, or left over
+
+
+def test_an_output_never_written_is_caught():
+    device = SimulatedDevice()
+
+    def run(x, w):
+        device.launch(KERNEL)
+        return [torch.empty(x.shape[0], w.shape[1])]
+
+    expect_caught("unwritten", device, run)
+
+
+def test_an_output_with_one_column_never_written_is_caught():
+    device = SimulatedDevice()
+
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1])
+        device.launch(KERNEL, lambda: out[:, :-1].copy_(work(x, w)[:, :-1]))
+        return [out]
+
+    expect_caught("unwritten", device, run)
+
+
+def test_an_output_left_over_in_the_last_calls_memory_is_caught(monkeypatch):
+    device = SimulatedDevice()
+    out = torch.empty(24, 20)
+
+    def run(x, w):
+        device.launch(KERNEL, lambda: out.copy_(work(x, w)))
+        return [out]
+
+    expect_caught("left over", device, run)
+    without(monkeypatch, "require_own_memory")
+    timed(device, run)
+
+
+def test_every_allocation_function_of_torch_is_poisoned_and_restored():
+    with guards.poisoned_allocations():
+        base = torch.empty(2, 2)
+        for tensor in (
+            base,
+            torch.empty_like(base),
+            torch.empty_strided((2,), (1,)),
+            base.new_empty(3),
+            base.new_empty_strided((2,), (1,)),
+        ):
+            assert bool(torch.isnan(tensor).all())
+        assert torch.empty(2, dtype=torch.uint8).tolist() == [255, 255]
+    assert not torch.empty.__module__.startswith("fastconv")
+
+
+# --- a cached result
+
+
+def cached_by(key):
+    store = {}
+
+    def run(x, w):
+        if key(x) not in store:
+            store[key(x)] = work(x, w)
+        return [store[key(x)].clone()]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "key",
+    [lambda x: x.data_ptr(), lambda x: (x.data_ptr(), x._version), lambda x: tuple(x.shape)],
+    ids=["pointer", "pointer-and-version", "shape"],
+)
+def test_a_cached_result_is_caught(key):
+    expect_caught("cached", CpuDevice(), cached_by(key))
+
+
+def test_a_result_cached_only_after_the_checks_is_caught_while_timing(monkeypatch):
+    """Right in the first calls, cached from then on: the check hidden among the timed iterations finds it."""
+
+    def cheat():
+        calls, last = [], []
+
+        def run(x, w):
+            calls.append(1)
+            if len(calls) <= 4:
+                last[:] = [work(x, w)]
+            return [last[0].clone()]
+
+        return run
+
+    expect_caught("cached", CpuDevice(), cheat())
+    honest_judge = measurement._judge
+    seen = []
+
+    def only_first_two(*arguments):
+        seen.append(1)
+        return honest_judge(*arguments) if len(seen) <= 2 else None
+
+    monkeypatch.setattr(measurement, "_judge", only_first_two)
+    timed(CpuDevice(), cheat())
+
+
+# --- a mutated input
+
+
+def test_a_mutated_input_is_caught(monkeypatch):
+    def run(x, w):
+        out = work(x, w)
+        x[0].mul_(0.5)
+        return [out]
+
+    expect_caught("mutated", CpuDevice(), run)
+    without(monkeypatch, "require_unchanged")
+    timed(CpuDevice(), run)
+
+
+# --- a patched timer
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(o, n) for o, n, _ in guards._TIMERS], ids=lambda v: getattr(v, "__name__", v)
+)
+def test_a_patched_timer_is_caught(monkeypatch, owner, name):
+    device = SimulatedDevice()
+    monkeypatch.setattr(owner, name, lambda *arguments, **options: 0.0)
+    expect_caught("timer", device, honest(device))
+
+
+def test_a_timer_patched_during_the_call_is_caught(monkeypatch):
+    device = SimulatedDevice()
+    inner = honest(device)
+
+    def run(x, w):
+        monkeypatch.setattr(torch.cuda.Event, "elapsed_time", lambda self, other: 0.0)
+        return inner(x, w)
+
+    expect_caught("timer", device, run)
+    without(monkeypatch, "require_genuine_timers")
+    timed(device, run)
+
+
+def test_events_that_claim_more_than_the_host_saw_are_caught():
+    with pytest.raises(MeasurementError, match="timer"):
+        guards.require_clocks_agree(device_seconds=1e-2, wall_seconds=5e-3)
+
+
+# --- zeros as input
+
+
+@pytest.mark.parametrize("fill", [0.0, 3.0])
+def test_zeros_and_constants_as_input_are_caught(monkeypatch, fill):
+    given = checks()
+    for check in given:
+        check.inputs[0].fill_(fill)
+        check.expected[0].copy_(work(*(tensor.double() for tensor in check.inputs)))
+    expect_caught("zeros", CpuDevice(), lambda x, w: [work(x, w)], given=given)
+    without(monkeypatch, "require_random")
+    timed(CpuDevice(), lambda x, w: [work(x, w)], given=given)
+
+
+# --- another precision
+
+
+def test_a_baseline_that_upcasts_is_caught():
+    def run(x, w):
+        return [(x.double() @ w.double()).float()]
+
+    expect_caught("precision", CpuDevice(), run)
+
+
+def test_an_output_in_another_dtype_is_caught():
+    expect_caught("precision", CpuDevice(), lambda x, w: [(x * 1 @ w).double()])
+
+
+def test_a_call_that_leaves_a_precision_switch_changed_is_caught(monkeypatch):
+    before = torch.get_float32_matmul_precision()
+
+    def run(x, w):
+        torch.set_float32_matmul_precision("medium")
+        return [work(x, w)]
+
+    try:
+        expect_caught("precision", CpuDevice(), run)
+        without(monkeypatch, "require_same_switches")
+        timed(CpuDevice(), run)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_an_error_of_tensorfloat_size_in_a_float32_row_is_caught():
+    guards.require_error_of_precision(1e-6, FLOAT32)
+    with pytest.raises(MeasurementError, match="precision"):
+        guards.require_error_of_precision(3e-4, FLOAT32)
+
+
+# --- too good to be true
+
+
+def test_a_figure_above_the_roofline_is_an_error():
+    guards.require_below_roof(1.0e-5, 1.0e-5)
+    with pytest.raises(MeasurementError, match="above the roofline"):
+        guards.require_below_roof(0.9e-5, 1.0e-5)
+
+
+def test_a_wrong_result_is_not_timed():
+    expect_caught("wrong", CpuDevice(), lambda x, w: [work(x, w) * (1 + 1e-3)])
+
+
+def test_an_empty_graph_is_caught():
+    """Work that a graph did not capture leaves the poison in its outputs."""
+    device = SimulatedDevice()
+    inner = honest(device)
+
+    def run(x, w):
+        if device.recording is not None:
+            return [torch.empty(x.shape[0], w.shape[1])]
+        return inner(x, w)
+
+    expect_caught("unwritten", device, run)
