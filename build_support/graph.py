@@ -25,9 +25,9 @@ CUDA_MODULE = "_cuda"
 ALL_MODULES = (*EMULATED_MODULES, CUDA_MODULE)
 
 # Below csrc.
-HOST_SOURCES = ("bindings.cpp", "common/*.cpp")
-EMULATOR_SOURCES = ("emulator/*.cpp",)
-KERNEL_SOURCES = ("launch/*.cu",)
+HOST_SOURCES = ("bindings.cpp", "common/**/*.cpp")
+EMULATOR_SOURCES = ("emulator/**/*.cpp",)
+KERNEL_SOURCES = ("launch/**/*.cu",)
 
 
 @dataclasses.dataclass(frozen=True)
