@@ -162,6 +162,15 @@ void ConvProblem::validate() const {
   }
 }
 
+int64_t ConvProblem::flops() const {
+  return 2 * y.count() * w.sizes[1] * w.sizes[2] * w.sizes[3];
+}
+
+int64_t ConvProblem::compulsory_bytes() const {
+  int64_t elements = x.count() + w.count() + y.count() + (has_residual ? residual.count() : 0);
+  return elements * size_of(dtype);
+}
+
 void PoolProblem::validate() const {
   check_common(index_bits, target);
   bool has_x = pass != PoolPass::indices;
@@ -212,9 +221,27 @@ void PoolProblem::validate() const {
   if (pass == PoolPass::forward) check_output("offsets", offsets);
 }
 
+int64_t PoolProblem::flops() const {
+  return y.count() * kernel[0] * kernel[1];
+}
+
+int64_t PoolProblem::compulsory_bytes() const {
+  int64_t offset_size = offsets_type == OffsetType::uint8 ? 1 : 4;
+  if (pass == PoolPass::indices) return y.count() * (offset_size + 8);
+  return x.count() * size_of(dtype) + y.count() * (size_of(dtype) + offset_size);
+}
+
 void ChannelSumProblem::validate() const {
   check_common(index_bits, target);
   check_operand("x", x, index_bits, size_of(dtype));
+}
+
+int64_t ChannelSumProblem::flops() const {
+  return x.count();
+}
+
+int64_t ChannelSumProblem::compulsory_bytes() const {
+  return (x.count() + x.sizes[1]) * size_of(dtype);
 }
 
 }  // namespace fastconv

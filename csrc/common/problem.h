@@ -66,6 +66,10 @@ struct ConvProblem {
 
   // Throws std::invalid_argument unless sizes, strides and index width fit together.
   void validate() const;
+  // Multiply-adds of the dense definition, counted as two operations each, padding taps included.
+  int64_t flops() const;
+  // Bytes that must cross device memory: each operand once.
+  int64_t compulsory_bytes() const;
 };
 
 enum class PoolPass { forward, backward, gather, indices };
@@ -86,6 +90,8 @@ struct PoolProblem {
   Target target;
 
   void validate() const;
+  int64_t flops() const;
+  int64_t compulsory_bytes() const;
 };
 
 // Sum of x over N, H and W into [C].
@@ -96,6 +102,8 @@ struct ChannelSumProblem {
   Target target;
 
   void validate() const;
+  int64_t flops() const;
+  int64_t compulsory_bytes() const;
 };
 
 }  // namespace fastconv

@@ -1,0 +1,29 @@
+// The host's side of kernels/direct_conv.cuh: the families direct_fprop and direct_dgrad.
+#pragma once
+
+#include "kernels/direct_conv.cuh"
+#include "launch/registry.h"
+
+namespace fastconv {
+
+extern const KernelFamily<ConvProblem> direct_fprop;
+extern const KernelFamily<ConvProblem> direct_dgrad;
+
+// Outputs that a thread computes: `filters` output channels of `pixels` pixels.
+struct DirectConvTile {
+  const char* name;
+  int filters, pixels;
+  double efficiency;  // for the cost model: multiply-adds per instruction of the inner loop
+};
+
+constexpr DirectConvTile kDirectConvTiles[] = {{"k8p4", 8, 4, 0.55}, {"k4p2", 4, 2, 0.4}, {"k1p4", 1, 4, 0.2}};
+
+template <typename Index>
+using DirectConvKernel = void (*)(DirectConvParameters<Index>);
+
+// The kernel of an entry of kDirectConvTiles. Each type has a file direct_conv_<type>.cu, so that they compile side by
+// side.
+template <typename T, typename Index>
+DirectConvKernel<Index> direct_conv_kernel_of(int tile);
+
+}  // namespace fastconv

@@ -1,0 +1,3 @@
+#include "launch/direct_conv_instances.h"
+
+FASTCONV_DIRECT_CONV_INSTANCES(fastconv::Half)
