@@ -36,7 +36,6 @@ void* new_context(unsigned char*, unsigned char* top, void (*entry)()) {
   // At a function's first instruction rsp + 8 is a multiple of 16, and the word at rsp is where it would return to.
   void** words = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(top) & ~uintptr_t{15});
   *--words = nullptr;
-  *--words = nullptr;
   *--words = reinterpret_cast<void*>(entry);
   for (int saved = 0; saved < 6; ++saved) *--words = nullptr;
   return words;
