@@ -6,13 +6,16 @@
 
 namespace fastconv::mma {
 
-// For tensors whose pixels are not aligned to 16 bytes: pieces of 8, 4 or 2 bytes. valid_bytes of the chunk are there.
+// For tensors whose pixels are not aligned to 16 bytes: pieces of 16, 8, 4 or 2 bytes. valid_bytes of the
+// chunk are there.
 __device__ __forceinline__ void copy_chunk_in_pieces(void* destination, const void* source, int valid_bytes,
                                                      int piece_bytes) {
   auto* to = static_cast<unsigned char*>(destination);
   const auto* from = static_cast<const unsigned char*>(source);
   const auto present = [valid_bytes](int offset, int bytes) { return max(0, min(valid_bytes - offset, bytes)); };
-  if (piece_bytes == 8) {
+  if (piece_bytes == 16) {
+    ptx::copy_async<16>(to, from, present(0, 16));
+  } else if (piece_bytes == 8) {
 #pragma unroll
     for (int i = 0; i < 16; i += 8) ptx::copy_async<8>(to + i, from + i, present(i, 8));
   } else if (piece_bytes == 4) {

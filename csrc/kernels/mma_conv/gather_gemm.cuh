@@ -172,7 +172,8 @@ __global__ void __launch_bounds__(Shape::kThreads) gather_gemm(const __grid_cons
   };
   auto* staging = reinterpret_cast<float*>(pipeline);
   if constexpr (Shape::kPrecision == Precision::split_tf32) {
-    const auto* source = static_cast<const float*>(parameters.source) + tile.group * parameters.source_channels;
+    const auto* source =
+        static_cast<const float*>(parameters.source) + int64_t{tile.group} * parameters.source_group_step;
     store_tile<Shape>(accumulators, staging, output_rows, parameters.out, tile.split, column_at, Suspicion(smallest),
                       [&](int row, int column) {
                         return exact_gather<Shape>(parameters, source, weights + int64_t{column} * pitch,

@@ -73,7 +73,7 @@ class SourceLoader {
         channels_(parameters.source_channels),
         piece_bytes_(parameters.piece_bytes) {
     const Element* source =
-        static_cast<const Element*>(parameters.source) + int64_t{group} * parameters.source_channels;
+        static_cast<const Element*>(parameters.source) + int64_t{group} * parameters.source_group_step;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const SourceRow row = rows[Thread().row + i * Thread::kRowStep];

@@ -56,6 +56,7 @@ struct GatherParameters {
   int total_taps_across;                         // taps of all column phases
   int batch;
   int source_channels, output_channels;  // of one group
+  int source_group_step;                 // from a group of the source to the next, in channels
   int all_output_channels;
   FastDivider<uint32_t> channel_pitch;  // source_channels up to whole chunks
   int piece_bytes;                      // narrow kernels: what one copy moves
@@ -76,11 +77,12 @@ struct WgradParameters {
   int64_t filter_stride, tap_row_stride, tap_column_stride;  // of w
   int source_height, source_width;
   int stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width;
-  int groups, filters, channels;  // filters and channels of one group
-  int taps, taps_across;
+  int groups, filters, channels;               // filters and channels of one group
+  int gradient_group_step, source_group_step;  // from a group to the next, in channels
+  int taps;
   int pixels, iterations;
   int gradient_piece_bytes, source_piece_bytes;
-  FastDivider<uint32_t> output_height, output_width, channel_pitch, taps_across_divider;
+  FastDivider<uint32_t> output_height, output_width, channel_pitch, taps_across;
   FastDivider<uint32_t> tiles_of_split, tiles_of_group, row_tiles, splits;
 };
 

@@ -31,11 +31,12 @@ struct WgradTile {
 template <class Shape>
 __device__ float exact_wgrad(const WgradParameters& parameters, int group, int filter, int column, uint32_t begin,
                              uint32_t end) {
-  const auto* gradient = static_cast<const float*>(parameters.gradient) + int64_t{group} * parameters.filters + filter;
-  const auto* source = static_cast<const float*>(parameters.source) + int64_t{group} * parameters.channels;
+  const auto* gradient =
+      static_cast<const float*>(parameters.gradient) + int64_t{group} * parameters.gradient_group_step + filter;
+  const auto* source = static_cast<const float*>(parameters.source) + int64_t{group} * parameters.source_group_step;
   uint32_t channel = column < 0 ? 0 : column;
   uint32_t tap_column = parameters.channel_pitch.split(channel);
-  const int tap_row = parameters.taps_across_divider.split(tap_column) * parameters.dilation_height;
+  const int tap_row = parameters.taps_across.split(tap_column) * parameters.dilation_height;
   const int tap_shift = tap_column * parameters.dilation_width;
   source += tap_row * parameters.source_strides.row + tap_shift * parameters.source_strides.column + channel;
   float sum = 0;
@@ -144,7 +145,7 @@ __global__ void __launch_bounds__(Shape::kThreads) wgrad_gemm(const __grid_const
     uint32_t channel = column;
     const uint32_t tap = parameters.channel_pitch.split(channel);
     uint32_t tap_column = tap;
-    const uint32_t tap_row = parameters.taps_across_divider.split(tap_column);
+    const uint32_t tap_row = parameters.taps_across.split(tap_column);
     const bool exists = tap < static_cast<uint32_t>(parameters.taps);
     return ColumnPlace{tap_row * parameters.tap_row_stride + tap_column * parameters.tap_column_stride +
                            channel * parameters.out.column_stride,

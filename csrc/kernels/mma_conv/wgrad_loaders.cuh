@@ -53,8 +53,8 @@ class GradientLoader {
   __device__ __forceinline__ GradientLoader(const WgradParameters& parameters, int group, int first_filter)
       : left_(parameters.filters - first_filter - chunks_.chunk * Shape::kChunk),
         piece_bytes_(parameters.gradient_piece_bytes) {
-    pointer_ = static_cast<const Element*>(parameters.gradient) + int64_t{group} * parameters.filters + first_filter +
-               chunks_.chunk * Shape::kChunk;
+    pointer_ = static_cast<const Element*>(parameters.gradient) + int64_t{group} * parameters.gradient_group_step +
+               first_filter + chunks_.chunk * Shape::kChunk;
   }
 
   __device__ __forceinline__ void load(unsigned char* stage, const PixelPlace* pixels) const {
@@ -86,12 +86,12 @@ class TapLoader {
     uint32_t channel = first_column + chunks_.chunk * Shape::kChunk;
     const uint32_t tap = parameters.channel_pitch.split(channel);
     uint32_t tap_column = tap;
-    const uint32_t tap_row = parameters.taps_across_divider.split(tap_column);
+    const uint32_t tap_row = parameters.taps_across.split(tap_column);
     left_ = tap < static_cast<uint32_t>(parameters.taps) ? parameters.channels - static_cast<int>(channel) : 0;
     row_ = tap_row * parameters.dilation_height;
     column_ = tap_column * parameters.dilation_width;
-    pointer_ = static_cast<const Element*>(parameters.source) + int64_t{group} * parameters.channels + channel +
-               row_ * parameters.source_strides.row + column_ * parameters.source_strides.column;
+    pointer_ = static_cast<const Element*>(parameters.source) + int64_t{group} * parameters.source_group_step +
+               channel + row_ * parameters.source_strides.row + column_ * parameters.source_strides.column;
   }
 
   __device__ __forceinline__ void load(unsigned char* stage, const PixelPlace* pixels) const {

@@ -1,0 +1,106 @@
+// A prediction of how long a tensor-core kernel takes, from its tile and the device: a roofline for one slice of one
+// block, times the blocks that the busiest multiprocessor gets. It ranks tiles and splits; nobody should quote it. The
+// figures of the devices are rounded data-sheet values. See docs/implicit_gemm.md.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "launch/mma_tiles.h"
+
+namespace fastconv::mma {
+
+struct Machine {
+  int multiprocessors;
+  double clock;                   // Hz
+  double tensor_flops_per_clock;  // of one multiprocessor, 16-bit operands, through mma.sync
+  double cache_bytes_per_clock;   // from the second-level cache, of one multiprocessor
+  double memory_bandwidth;        // bytes a second
+  int block_shared_bytes;         // most that a block may have
+  int shared_bytes;               // of a multiprocessor
+
+  static Machine of(const Target& target);
+};
+
+// What a launch computes, for one candidate tile.
+struct Work {
+  int64_t blocks;  // of one split
+  double slices;   // of a block that does the whole sum
+  int element_size;
+  Precision precision;
+  bool depthwise;           // wgrad: the depth is pixels, so a slice has rows * depth elements all the same
+  double memory_bytes;      // compulsory traffic, layout conversions included
+  double partial_elements;  // float32 sums of one split
+  double extra_launches;    // layout conversions and weight repacking
+};
+
+inline int row_bytes_of(const Tile& tile, int element_size) {
+  return tile.depth * element_size;
+}
+
+// Blocks of the last wave are spread over the multiprocessors like all others, so what counts is how many the busiest
+// has.
+inline double last_wave_efficiency(int64_t blocks, int multiprocessors) {
+  const int64_t most = (blocks + multiprocessors - 1) / multiprocessors;
+  return blocks == 0 ? 1.0 : static_cast<double>(blocks) / (static_cast<double>(most) * multiprocessors);
+}
+
+inline int resident_blocks(const Machine& machine, const Tile& tile, int shared_bytes) {
+  const int threads = 32 * tile.warps();
+  const int registers = std::min(255, tile.warp_rows * tile.warp_columns / 32 + 100);
+  return std::max(
+      1, std::min({machine.shared_bytes / (shared_bytes + 1024), 65536 / (threads * registers), 2048 / threads}));
+}
+
+inline double predict_seconds(const Machine& machine, const Tile& tile, int shared_bytes, const Work& work,
+                              int splits) {
+  constexpr double kBlockClocks = 2500;      // filling the pipeline, and the epilogue
+  constexpr double kLaunchSeconds = 2.5e-6;  // of a kernel that follows another
+  constexpr double kWarpsToHideLatency = 8;
+  const int slice_row_bytes = row_bytes_of(tile, work.element_size);
+  const double rate = machine.tensor_flops_per_clock / (work.precision == Precision::native ? 1
+                                                        : work.precision == Precision::tf32 ? 2
+                                                                                            : 6);
+  const double operand_bytes = double(tile.rows + tile.columns) * slice_row_bytes;
+  const double fragment_bytes = double(tile.warps()) * (tile.warp_rows + tile.warp_columns) * slice_row_bytes;
+  const double math = 2.0 * tile.rows * tile.columns * tile.depth / rate;
+  const double shared = (fragment_bytes + operand_bytes) / 128;
+  const double cache = operand_bytes / machine.cache_bytes_per_clock;
+
+  const int64_t blocks = work.blocks * splits;
+  const double most = static_cast<double>((blocks + machine.multiprocessors - 1) / machine.multiprocessors);
+  const double together = std::min<double>(resident_blocks(machine, tile, shared_bytes), most);
+  const double busy = std::min(1.0, 0.5 + 0.5 * together * tile.warps() / kWarpsToHideLatency);
+  const double slice_clocks = std::max({math / busy, shared, cache});
+  const double clocks = most * work.slices / splits * slice_clocks + kBlockClocks * most / together;
+  double seconds = std::max(clocks / machine.clock, work.memory_bytes / machine.memory_bandwidth);
+  if (splits > 1) {
+    seconds += kLaunchSeconds + 8.0 * splits * work.partial_elements / machine.memory_bandwidth;
+  }
+  return seconds + kLaunchSeconds * work.extra_launches;
+}
+
+// The number of splits that is predicted to be fastest, at least `fewest_slices` slices each.
+inline int best_splits(const Machine& machine, const Tile& tile, int shared_bytes, const Work& work, int most_splits) {
+  constexpr int kFewestSlices = 4;
+  most_splits = std::min(most_splits, static_cast<int>(work.slices / kFewestSlices));
+  int best = 1;
+  double best_seconds = predict_seconds(machine, tile, shared_bytes, work, 1);
+  for (int splits = 2; splits <= most_splits; ++splits) {
+    const double seconds = predict_seconds(machine, tile, shared_bytes, work, splits);
+    if (seconds < best_seconds) best = splits, best_seconds = seconds;
+  }
+  return best;
+}
+
+inline Machine Machine::of(const Target& target) {
+  Machine machine{target.multiprocessors, 1.41e9, 2048, 32, 1.5e12, 163 * 1024, 164 * 1024};
+  if (target.capability == 86 || target.capability == 89 || target.capability >= 120) {
+    machine = {target.multiprocessors, 1.7e9, 1024, 24, 0.8e12, 99 * 1024, 100 * 1024};
+  } else if (target.capability >= 90) {
+    machine = {target.multiprocessors, 1.7e9, 2560, 32, 3.3e12, 227 * 1024, 228 * 1024};
+  }
+  return machine;
+}
+
+}  // namespace fastconv::mma

@@ -1,0 +1,124 @@
+// A convolution in the words of the gather kernel, without the data: what is read, what is written, how they hang
+// together.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "launch/mma_operands.h"
+
+namespace fastconv::mma {
+
+// One dimension of the convolution, as the gather sees it.
+struct AxisPlan {
+  Axis axis{};
+  int phases = 0;                                           // those that have outputs
+  std::array<uint8_t, kMaxTaps> place{}, taps{}, before{};  // of each tap: see RepackParameters
+};
+
+inline AxisPlan fprop_axis(int64_t x_size, int64_t y_size, int64_t taps, int stride, int padding, int dilation) {
+  AxisPlan plan;
+  plan.phases = 1;
+  plan.axis.output_step = 1;
+  plan.axis.source_step = stride;
+  plan.axis.tap_step = dilation;
+  plan.axis.source_size = static_cast<int>(x_size);
+  const auto count = static_cast<uint32_t>(taps);
+  plan.axis.phases[0] = {FastDivider<uint32_t>(static_cast<uint32_t>(y_size)),
+                         FastDivider<uint32_t>(count),
+                         0,
+                         -padding,
+                         static_cast<int>(taps),
+                         0};
+  for (int tap = 0; tap < taps; ++tap) {
+    plan.place[tap] = static_cast<uint8_t>(tap);
+    plan.taps[tap] = static_cast<uint8_t>(taps);
+  }
+  return plan;
+}
+
+// Position h of dx takes tap r from p = (h + padding - r * dilation) / stride where that is whole, so positions that
+// are equal modulo the stride have the same taps, each stride / gcd(stride, dilation) after the last.
+inline AxisPlan dgrad_axis(int64_t x_size, int64_t y_size, int64_t taps, int stride, int padding, int dilation) {
+  AxisPlan plan;
+  const int common = std::gcd(stride, dilation), step = stride / common;
+  plan.axis.output_step = stride;
+  plan.axis.source_step = 1;
+  plan.axis.tap_step = -(dilation / common);
+  plan.axis.source_size = static_cast<int>(y_size);
+  int before = 0;
+  for (int phase = 0; phase < stride; ++phase) {
+    int first = 0;
+    while (first < step && (phase + padding - first * dilation) % stride != 0) ++first;
+    const int count = first < step && first < taps ? (static_cast<int>(taps) - 1 - first) / step + 1 : 0;
+    for (int i = 0; i < count; ++i) {
+      plan.place[first + i * step] = static_cast<uint8_t>(i);
+      plan.taps[first + i * step] = static_cast<uint8_t>(count);
+      plan.before[first + i * step] = static_cast<uint8_t>(before);
+    }
+    if (phase < x_size) {
+      const int64_t of_phase = (x_size - phase + stride - 1) / stride;
+      const int origin = count > 0 ? (phase + padding - first * dilation) / stride : 0;
+      plan.axis.phases[plan.phases++] = {FastDivider<uint32_t>(static_cast<uint32_t>(of_phase)),
+                                         FastDivider<uint32_t>(static_cast<uint32_t>(count)),
+                                         phase,
+                                         origin,
+                                         count,
+                                         before};
+    }
+    before += count;
+  }
+  return plan;
+}
+
+// The problem in the words of the kernel: what is read, what is written, and how they hang together.
+struct Geometry {
+  bool transposed;  // dgrad
+  Operand source, output;
+  int64_t source_channels, output_channels;  // of a group
+  AxisPlan rows, columns;
+  int piece_bytes;        // of the source as it is; 0: it is converted
+  bool weights_in_place;  // channels-last, whole chunks
+  int64_t channel_pitch, packed_bytes, converted_bytes, partial_pitch;
+  int element;
+
+  explicit Geometry(const ConvProblem& problem)
+      : transposed(problem.pass == ConvPass::dgrad),
+        source(transposed ? problem.y : problem.x),
+        output(transposed ? problem.x : problem.y),
+        source_channels(source.sizes[1] / problem.groups),
+        output_channels(output.sizes[1] / problem.groups),
+        element(size_of(problem.dtype)) {
+    const auto axis = [&](int dimension) {
+      const int i = dimension - 2;
+      return (transposed ? dgrad_axis : fprop_axis)(
+          transposed ? problem.x.sizes[dimension] : problem.x.sizes[dimension], problem.y.sizes[dimension],
+          problem.w.sizes[dimension], problem.stride[i], problem.padding[2 * i], problem.dilation[i]);
+    };
+    rows = axis(2);
+    columns = axis(3);
+    const int64_t chunk = 16 / element, taps = problem.w.sizes[2] * problem.w.sizes[3];
+    piece_bytes = piece_bytes_of(source, problem.groups, element);
+    channel_pitch = round_up(source_channels, chunk);
+    const auto& [sizes, strides] = problem.w;
+    const bool channels_last = (strides[1] == 1 || sizes[1] == 1) && (strides[3] == sizes[1] || sizes[3] == 1) &&
+                               (strides[2] == sizes[3] * sizes[1] || sizes[2] == 1) &&
+                               (strides[0] == taps * sizes[1] || sizes[0] == 1);
+    weights_in_place = !transposed && channels_last && source_channels % chunk == 0;
+    packed_bytes = output.sizes[1] * taps * channel_pitch * element;
+    converted_bytes = piece_bytes == 0 ? channels_last_bytes(source, problem.groups, element) : 0;
+    partial_pitch = problem.groups * round_up(output_channels, chunk);
+  }
+
+  int64_t pixels() const { return output.sizes[0] * output.sizes[2] * output.sizes[3]; }
+  int64_t partial_bytes(int splits) const { return splits > 1 ? 4 * splits * pixels() * partial_pitch : 0; }
+  bool is_narrow() const { return piece_bytes != 0 && piece_bytes < 16; }
+  int64_t workspace_bytes(int splits) const { return packed_bytes + converted_bytes + partial_bytes(splits) + 1024; }
+  int most_splits() const {
+    const int64_t left = kMostWorkspaceBytes - workspace_bytes(1);
+    return static_cast<int>(std::clamp<int64_t>(left / (4 * pixels() * partial_pitch), 1, 32));
+  }
+};
+
+}  // namespace fastconv::mma

@@ -1,0 +1,111 @@
+// How the host prepares operands: which copies an operand allows, its way to channels-last, and the shares of the
+// workspace.
+#pragma once
+
+#include <numeric>
+#include <string>
+
+#include "kernels/mma_conv/repack.cuh"
+#include "launch/launch.h"
+#include "launch/mma_tiles.h"
+
+namespace fastconv::mma {
+
+constexpr int64_t kMostWorkspaceBytes = int64_t{256} << 20;
+
+inline int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+inline int64_t divide_up(int64_t value, int64_t divisor) {
+  return (value + divisor - 1) / divisor;
+}
+
+inline PixelStrides pixel_strides(const Operand& operand) {
+  return {operand.strides[0], operand.strides[2], operand.strides[3]};
+}
+
+// Reads of the operand's pixels are of this many bytes: 16; 8, 4 or 2 where the channels or their alignment allow no
+// more; or 0 where channels are not neighbours, and the operand is first turned to channels-last.
+inline int piece_bytes_of(const Operand& operand, int groups, int element_size) {
+  const int64_t channels = operand.sizes[1] / groups;
+  if (operand.strides[1] != 1 && operand.sizes[1] != 1) return 0;
+  int64_t step = 0;
+  for (int dimension : {0, 2, 3}) {
+    if (operand.sizes[dimension] > 1) step = std::gcd(step, operand.strides[dimension] * element_size);
+  }
+  if (channels * element_size % 16 != 0) step = std::gcd(step, int64_t{8});
+  const int64_t piece = std::gcd(step, int64_t{16});
+  return static_cast<int>(piece == 0 ? 16 : piece);
+}
+
+inline int piece_bytes_of(const void* pointer, int piece_bytes) {
+  return static_cast<int>(std::gcd(reinterpret_cast<uintptr_t>(pointer), static_cast<uintptr_t>(piece_bytes)));
+}
+
+inline bool is_aligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
+
+// The same tensor as [N, H, W, G, channels of a group up to whole chunks].
+inline Operand as_channels_last(const Operand& operand, int groups, int element_size) {
+  Operand result = operand;
+  const int64_t pitch = groups * round_up(operand.sizes[1] / groups, 16 / element_size);
+  result.strides = {operand.sizes[2] * operand.sizes[3] * pitch, 1, operand.sizes[3] * pitch, pitch};
+  return result;
+}
+
+inline int64_t channels_last_bytes(const Operand& operand, int groups, int element_size) {
+  const int64_t pitch = groups * round_up(operand.sizes[1] / groups, 16 / element_size);
+  return operand.sizes[0] * operand.sizes[2] * operand.sizes[3] * pitch * element_size;
+}
+
+// Hands out the workspace in aligned pieces.
+class Workspace {
+ public:
+  // Returns the offset of the piece.
+  int64_t take(int64_t bytes) {
+    const int64_t offset = bytes_;
+    bytes_ += round_up(bytes, 256);
+    return offset;
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  int64_t bytes_ = 0;
+};
+
+template <class Element>
+void launch_to_channels_last(const Operand& operand, int groups, const void* source, void* destination, int64_t bytes,
+                             const Stream& stream) {
+  constexpr int kElement = sizeof(Element);
+  const auto& [sizes, strides] = operand;
+  const int64_t channels = sizes[1] / groups, pitch = round_up(channels, 16 / kElement);
+  const bool rows_touch = strides[2] == sizes[3] * strides[3] || sizes[2] == 1;
+  ToChannelsLastParameters parameters{};
+  parameters.source = source;
+  parameters.destination = destination;
+  parameters.batch_stride = strides[0];
+  parameters.row_stride = strides[2];
+  parameters.pixel_stride = strides[3];
+  parameters.channel_stride = strides[1];
+  parameters.rows = FastDivider<uint32_t>(rows_touch ? 1 : static_cast<uint32_t>(sizes[2]));
+  parameters.pixels = static_cast<int>(rows_touch ? sizes[2] * sizes[3] : sizes[3]);
+  parameters.channels = static_cast<int>(channels);
+  parameters.channel_pitch = static_cast<int>(pitch);
+  parameters.all_pitches = static_cast<int>(groups * pitch);
+  parameters.channel_pitch_divider = FastDivider<uint32_t>(static_cast<uint32_t>(pitch));
+  const int64_t pixel_tiles = divide_up(parameters.pixels, kTransposePixels);
+  const int64_t channel_tiles = divide_up(groups * pitch, kTransposeChannels<Element>);
+  parameters.pixel_tiles = FastDivider<uint32_t>(static_cast<uint32_t>(pixel_tiles));
+  parameters.channel_tiles = FastDivider<uint32_t>(static_cast<uint32_t>(channel_tiles));
+  const bool strides_aligned = (strides[0] * kElement % 16 == 0 || sizes[0] == 1) &&
+                               (strides[2] * kElement % 16 == 0 || rows_touch) &&
+                               (strides[1] * kElement % 16 == 0 || sizes[1] == 1);
+  parameters.vector_access = (strides[3] == 1 || sizes[3] == 1) && strides_aligned && is_aligned(source);
+  const int64_t blocks = sizes[0] * (rows_touch ? 1 : sizes[2]) * pixel_tiles * channel_tiles;
+  launch_kernel({"to_channels_last", static_cast<unsigned>(blocks), kTransposeThreads}, to_channels_last<Element>,
+                parameters,
+                {{"source", source, bytes_of(operand, kElement)}, {"channels_last", destination, bytes, true}}, stream);
+}
+
+}  // namespace fastconv::mma
