@@ -73,4 +73,4 @@ def test_python_threads_share_the_cache_of_plans():
 
 
 def clear_plans() -> None:
-    fastconv.dispatch.clear_cache()
+    fastconv.dispatch.clear()
