@@ -11,8 +11,8 @@ import torch
 from fastconv.plan import Candidate
 from fastconv.problem import Problem
 
-#: Modules that hold a kernel family each, as `FAMILY`.
-_FAMILIES = ("conv_fprop", "conv_dgrad", "conv_wgrad", "channel_sum")
+#: Modules that hold kernel families, as `FAMILIES`.
+_MODULES = ("conv_fprop", "conv_fprop_rows", "conv_dgrad", "conv_wgrad", "grouped", "grouped_wgrad", "channel_sum", "max_pool")
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -77,8 +77,8 @@ def _families() -> dict[str, Any]:
     missing = _missing_triton()
     if missing:
         raise ModuleNotFoundError(missing)
-    modules = (importlib.import_module(f"fastconv.backends.triton.{name}") for name in _FAMILIES)
-    return {module.FAMILY.name: module.FAMILY for module in modules}
+    modules = (importlib.import_module(f"fastconv.backends.triton.{name}") for name in _MODULES)
+    return {family.name: family for module in modules for family in module.FAMILIES}
 
 
 backend = TritonBackend()

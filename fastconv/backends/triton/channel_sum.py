@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import torch
-
 import triton.language as tl
+
 from fastconv.backends.triton.family import Estimate, ceil_div
 from fastconv.backends.triton.gemm import accumulator_of
 from fastconv.backends.triton.hints import (
@@ -200,4 +200,4 @@ class ChannelSum:
         return launches_of(problem.x, problem.dtype, problem.target, wide, config=config)
 
 
-FAMILY = ChannelSum()
+FAMILIES = (ChannelSum(),)

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-
 import triton
-from fastconv.backends.triton.runtime import Launch, language_lock
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from fastconv.backends.triton.runtime import Launch, language_lock
 
 _POINTERS = {
     torch.float64: "*fp64",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 import triton.language as tl
+
 from fastconv.backends.triton.family import ceil_div
 from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, collapsed, precision_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
@@ -40,7 +41,7 @@ def conv_dgrad_kernel(
     w_pointer,  # [K, C/G, R, S]
     bias_pointer,  # [C] or None
     x_pointer,  # [N, C, H, W], the gradient that goes out
-    batch, height, width, out_height, out_width, group_channels, group_filters, channel_tiles,
+    batch, height, width, out_height, out_width, group_channels, group_filters, channel_tiles, most_taps,
     x_stride_n, x_stride_c, x_stride_h, x_stride_w,
     w_stride_k, w_stride_c, w_stride_r, w_stride_s,
     y_stride_n, y_stride_k, y_stride_p, y_stride_q,
@@ -113,7 +114,7 @@ def conv_dgrad_kernel(
         -(TAP_STEP_H * DILATION_H // STRIDE_H), -(TAP_STEP_W * DILATION_W // STRIDE_W),
         w_pointer + filter_offset, TAP_STEP_H * w_stride_r, TAP_STEP_W * w_stride_s,
         stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT), c * stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT), column_valid,
-        taps_h * taps_w, taps_h, taps_w, group_filters,
+        tl.minimum(taps_h * taps_w, most_taps), taps_h, taps_w, group_filters,
         BLOCK_K, BOUNDS, Y_PIXELS_MINOR, EVEN_K, EVEN_N, Y_PIXELS_MINOR, W_FILTERS_MINOR, TAPS_INNER, PRECISION, WIDE,
     )  # fmt: skip
 
@@ -204,6 +205,7 @@ class ConvDgrad(GemmFamily):
             "group_channels": shape.n,
             "group_filters": shape.k,
             "channel_tiles": channel_tiles,
+            "most_taps": taps_h * taps_w,  # no constant: see implicit_gemm
             "pad_top": problem.padding[0],
             "pad_left": problem.padding[2],
             **strides,
@@ -251,4 +253,4 @@ def _taps_stay_inside(problem: ConvProblem) -> bool:
     return one_tap_each and covered and not any(problem.padding)
 
 
-FAMILY = ConvDgrad()
+FAMILIES = (ConvDgrad(),)

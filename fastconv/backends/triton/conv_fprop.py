@@ -7,6 +7,7 @@ filter stays in cache. Filter tiles are counted per group, so groups add no empt
 from __future__ import annotations
 
 import triton.language as tl
+
 from fastconv.backends.triton.family import ceil_div
 from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, collapsed, precision_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
@@ -209,4 +210,4 @@ class ConvFprop(GemmFamily):
         return [Launch(conv_fprop_kernel, programs, scalars, constants, config.num_warps, config.num_stages)]
 
 
-FAMILY = ConvFprop()
+FAMILIES = (ConvFprop(),)

@@ -9,32 +9,17 @@ every column of the tile has a tap of its own.
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 import triton.language as tl
+
 from fastconv.backends.triton import channel_sum
 from fastconv.backends.triton.family import ceil_div
 from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, precision_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
-from fastconv.backends.triton.implicit_gemm import load_tile
+from fastconv.backends.triton.implicit_gemm import load_tile, shifted_tile
 from fastconv.backends.triton.numerics import aligned, divide, multiply_accumulate, narrow, stride_of, widen
-from fastconv.backends.triton.runtime import Launch, device_function, kernel
-from fastconv.problem import ConvProblem
-
-
-@device_function
-def _shifted_tile(
-    pointer, row_h, row_w, row_offsets, row_valid, column_h, column_w, column_offsets, column_valid,
-    height, width, stride_h, stride_w, WIDE: tl.constexpr,
-):  # fmt: skip
-    """[ROWS, COLUMNS] where the pixel of an element is the sum of its row's and its column's; zero outside the image."""
-    h = row_h[:, None] + column_h[None, :]
-    w = row_w[:, None] + column_w[None, :]
-    inside = (h >= 0) & (h < height) & (w >= 0) & (w < width) & row_valid[:, None] & column_valid[None, :]
-    h = widen(tl.minimum(tl.maximum(h, 0), height - 1), WIDE)
-    w = widen(tl.minimum(tl.maximum(w, 0), width - 1), WIDE)
-    offsets = row_offsets[:, None] + column_offsets[None, :] + (h * stride_h + w * stride_w)
-    return tl.load(pointer + offsets, mask=inside, other=0.0)
+from fastconv.backends.triton.runtime import Launch, kernel
+from fastconv.problem import ConvProblem, Operand
 
 
 @kernel
@@ -71,6 +56,7 @@ def conv_wgrad_kernel(
     group_filters = aligned(group_filters, K_ALIGNMENT)
     out_width = aligned(out_width, Q_ALIGNMENT)
     pixels = aligned(pixels, Q_ALIGNMENT)
+    columns = aligned(columns, C_ALIGNMENT)
     x_stride_n = stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
     x_stride_c = stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
     x_stride_h = stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
@@ -127,13 +113,13 @@ def conv_wgrad_kernel(
                 pixel_valid, column_valid, BOUNDS or not EVEN_K, False, X_PIXELS_MINOR,
             )  # fmt: skip
         elif X_PIXELS_MINOR:
-            transposed = _shifted_tile(
+            transposed = shifted_tile(
                 x_pointer, tap_h, tap_w, channel_offsets, column_valid, h, w, image_offsets, pixel_valid,
                 height, width, x_stride_h, x_stride_w, WIDE,
             )  # fmt: skip
             right = tl.trans(transposed)
         else:
-            right = _shifted_tile(
+            right = shifted_tile(
                 x_pointer, h, w, image_offsets, pixel_valid, tap_h, tap_w, channel_offsets, column_valid,
                 height, width, x_stride_h, x_stride_w, WIDE,
             )  # fmt: skip
@@ -159,10 +145,13 @@ def add_splits_kernel(
     w_pointer,  # [K, C/G, R, S]
     splits, elements, columns, group_channels,
     w_stride_k, w_stride_c, w_stride_r, w_stride_s,
-    S: tl.constexpr, W_UNIT: tl.constexpr, W_ALIGNMENT: tl.constexpr,
+    S: tl.constexpr, W_UNIT: tl.constexpr, W_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr,
     ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The parts of every weight, added from the first split to the last."""
+    elements = aligned(elements, C_ALIGNMENT)
+    columns = aligned(columns, C_ALIGNMENT)
+    group_channels = aligned(group_channels, C_ALIGNMENT)
     element = widen(tl.program_id(0), WIDE) * BLOCK + tl.arange(0, BLOCK)
     valid = element < elements
     total = tl.full([BLOCK], 0.0, ACCUMULATOR)
@@ -183,6 +172,25 @@ def add_splits_kernel(
     tl.store(w_pointer + offsets, narrow(total, w_pointer.dtype.element_ty), mask=valid)
 
 
+
+def add_splits(w: Operand, dtype: torch.dtype, splits: int, wide: bool) -> Launch:
+    """Adds a workspace [splits, K, R*S*C/G], columns in the order r, s, c, into w."""
+    strides, constants = operand_arguments(w=w)
+    filters, group_channels, taps_h, taps_w = w.sizes
+    columns = taps_h * taps_w * group_channels
+    elements = filters * columns
+    scalars = {"splits": splits, "elements": elements, "columns": columns, "group_channels": group_channels, **strides}
+    constants |= {
+        "S": taps_w,
+        "C_ALIGNMENT": alignment(group_channels),
+        "ACCUMULATOR": accumulator_of(dtype),
+        "WIDE": wide,
+        "BLOCK": _REDUCTION_BLOCK,
+    }
+    return Launch(add_splits_kernel, ceil_div(elements, _REDUCTION_BLOCK), scalars, constants)
+
+
+_REDUCTION_BLOCK = 512
 _CONFIGS = {
     "half": (
         TileConfig(128, 256, 32, 4, 8),
@@ -216,7 +224,6 @@ _CONFIGS = {
         TileConfig(8, 32, 4, 2, 4),
     ),
 }
-_REDUCTION_BLOCK = 512
 
 
 class ConvWgrad(GemmFamily):
@@ -268,7 +275,6 @@ class ConvWgrad(GemmFamily):
             **strides,
         }
         accumulator = accumulator_of(problem.dtype)
-        weight_hints: dict[str, Any] = {name: constants[name] for name in ("W_UNIT", "W_ALIGNMENT")}
         constants |= {
             "S": taps_w,
             "STRIDE_H": problem.stride[0],
@@ -293,21 +299,11 @@ class ConvWgrad(GemmFamily):
         programs = shape.splits * problem.groups * filter_tiles * column_tiles
         launches = [Launch(conv_wgrad_kernel, programs, scalars, constants, config.num_warps, config.num_stages)]
         if shape.splits > 1:
-            elements = shape.m * shape.n * problem.groups
-            sizes = {"splits": shape.splits, "elements": elements, "columns": shape.n, "group_channels": group_channels}
-            sizes |= {name: stride for name, stride in strides.items() if name.startswith("w_")}
-            reduction = {
-                "S": taps_w,
-                "ACCUMULATOR": accumulator,
-                "WIDE": wide,
-                "BLOCK": _REDUCTION_BLOCK,
-                **weight_hints,
-            }
-            launches.append(Launch(add_splits_kernel, ceil_div(elements, _REDUCTION_BLOCK), sizes, reduction))
+            launches.append(add_splits(problem.w, problem.dtype, shape.splits, wide))
         if problem.has_bias:
             aliases = {"x": "y", "sums": "bias"}
             launches += channel_sum.launches_of(problem.y, problem.dtype, problem.target, wide, aliases)
         return launches
 
 
-FAMILY = ConvWgrad()
+FAMILIES = (ConvWgrad(),)

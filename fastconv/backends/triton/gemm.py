@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-
 import triton.language as tl
+
 from fastconv.backends.triton.family import Estimate, ceil_div
 from fastconv.backends.triton.hints import one_row, rows_end_to_end
 from fastconv.backends.triton.target import (

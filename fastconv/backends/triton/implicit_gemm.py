@@ -13,6 +13,7 @@ image: a masked load that was moved ahead of its use must not form an address be
 """
 
 import triton.language as tl
+
 from fastconv.backends.triton.numerics import activate, multiply_accumulate, narrow, raised, widen
 from fastconv.backends.triton.runtime import device_function
 
@@ -49,6 +50,21 @@ def load_tile(
         else:
             result = tl.load(pointers)
     return result
+
+
+@device_function
+def shifted_tile(
+    pointer, row_h, row_w, row_offsets, row_valid, column_h, column_w, column_offsets, column_valid,
+    height, width, stride_h, stride_w, WIDE: tl.constexpr,
+):  # fmt: skip
+    """[ROWS, COLUMNS] where the pixel of an element is the sum of its row's and its column's; zero outside the image."""
+    h = row_h[:, None] + column_h[None, :]
+    w = row_w[:, None] + column_w[None, :]
+    inside = (h >= 0) & (h < height) & (w >= 0) & (w < width) & row_valid[:, None] & column_valid[None, :]
+    h = widen(tl.minimum(tl.maximum(h, 0), height - 1), WIDE)
+    w = widen(tl.minimum(tl.maximum(w, 0), width - 1), WIDE)
+    offsets = row_offsets[:, None] + column_offsets[None, :] + (h * stride_h + w * stride_w)
+    return tl.load(pointer + offsets, mask=inside, other=0.0)
 
 
 @device_function

@@ -6,8 +6,9 @@ bits, conversion to bfloat16 truncates, and conversion from it garbles subnormal
 """
 
 import triton.language as tl
-from fastconv.backends.triton.runtime import device_function
 from triton.language.extra import libdevice
+
+from fastconv.backends.triton.runtime import device_function
 
 
 def _interpreted_raised(value, DTYPE):

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy
 import torch
-
 import triton
 import triton.language as tl
 from triton.runtime import interpreter

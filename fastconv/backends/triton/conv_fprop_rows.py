@@ -1,0 +1,215 @@
+"""Forward convolution with few channels in a group: a whole row of the filter, S*C/G elements, is one step of the product.
+
+A tile that takes channels alone would be mostly padding where there are three of them. Here its depth runs over the taps of one
+filter row and their channels together, and the loop runs over the R rows. Which tap and channel an element of the depth is, is
+computed once, outside the loop.
+"""
+
+from __future__ import annotations
+
+import triton.language as tl
+
+from fastconv.backends.triton.family import ceil_div
+from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, precision_of
+from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
+from fastconv.backends.triton.implicit_gemm import finish, load_tile, shifted_tile
+from fastconv.backends.triton.numerics import aligned, multiply_accumulate, stride_of, widen
+from fastconv.backends.triton.runtime import Launch, kernel
+from fastconv.problem import ConvProblem
+
+
+@kernel
+def conv_fprop_rows_kernel(
+    x_pointer,  # [N, C, H, W]
+    w_pointer,  # [K, C/G, R, S]
+    bias_pointer,  # [K] or None
+    residual_pointer,  # [N, K, P, Q] or None
+    y_pointer,  # [N, K, P, Q]
+    pixels, height, width, out_height, out_width, group_channels, group_filters, filter_tiles, taps_h,
+    x_stride_n, x_stride_c, x_stride_h, x_stride_w,
+    w_stride_k, w_stride_c, w_stride_r, w_stride_s,
+    y_stride_n, y_stride_k, y_stride_p, y_stride_q,
+    residual_stride_n, residual_stride_k, residual_stride_p, residual_stride_q,
+    pad_top, pad_left,
+    S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    GROUPS: tl.constexpr, ACTIVATION: tl.constexpr,
+    X_UNIT: tl.constexpr, X_ALIGNMENT: tl.constexpr, W_UNIT: tl.constexpr, W_ALIGNMENT: tl.constexpr,
+    Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, RESIDUAL_ALIGNMENT: tl.constexpr,
+    Q_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr, K_ALIGNMENT: tl.constexpr,
+    X_PIXELS_MINOR: tl.constexpr, W_CHANNELS_MINOR: tl.constexpr, Y_PIXELS_MINOR: tl.constexpr, EVEN_N: tl.constexpr,
+    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    tile_n = program % filter_tiles
+    group = (program // filter_tiles) % GROUPS
+    tile_m = program // (filter_tiles * GROUPS)
+    group_channels = aligned(group_channels, C_ALIGNMENT)
+    group_filters = aligned(group_filters, K_ALIGNMENT)
+    out_width = aligned(out_width, Q_ALIGNMENT)
+    pixels = aligned(pixels, Q_ALIGNMENT)
+
+    row = widen(tile_m, WIDE) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_valid = row < pixels
+    q = row % out_width
+    p = (row // out_width) % out_height
+    n = widen(row // out_width // out_height, WIDE)
+    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    column_valid = column < group_filters
+    k = widen(group * group_filters + column, WIDE)
+
+    depth = tl.arange(0, BLOCK_K)
+    depth_valid = depth < S * group_channels
+    s = depth // group_channels
+    c = widen(depth - s * group_channels, WIDE)
+    x_stride_c = stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
+    x_stride_h = stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
+    x_stride_w = stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT)
+    image_offsets = n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
+    channel_offsets = (c + widen(group * group_channels, WIDE)) * x_stride_c
+    w_stride_r = stride_of(w_stride_r, 2, W_UNIT, W_ALIGNMENT)
+    depth_offsets = c * stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT) + s * stride_of(w_stride_s, 3, W_UNIT, W_ALIGNMENT)
+    filter_offsets = k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT)
+    h = p * STRIDE_H - pad_top
+    w = q * STRIDE_W - pad_left
+    shift_w = s * DILATION_W
+    accumulator = tl.full([BLOCK_M, BLOCK_N], 0.0, ACCUMULATOR)
+    for r in range(0, taps_h):
+        if X_PIXELS_MINOR:
+            transposed = shifted_tile(
+                x_pointer, depth * 0, shift_w, channel_offsets, depth_valid, h + r * DILATION_H, w, image_offsets,
+                row_valid, height, width, x_stride_h, x_stride_w, WIDE,
+            )  # fmt: skip
+            left = tl.trans(transposed)
+        else:
+            left = shifted_tile(
+                x_pointer, h + r * DILATION_H, w, image_offsets, row_valid, depth * 0, shift_w, channel_offsets,
+                depth_valid, height, width, x_stride_h, x_stride_w, WIDE,
+            )  # fmt: skip
+        right = load_tile(
+            w_pointer + widen(r, WIDE) * w_stride_r, depth_offsets, filter_offsets, depth_valid, column_valid,
+            True, not EVEN_N, W_CHANNELS_MINOR,
+        )  # fmt: skip
+        accumulator = multiply_accumulate(left, right, accumulator, PRECISION, BLOCK_K)
+
+    p = widen(p, WIDE)
+    q = widen(q, WIDE)
+    residual_rows = n
+    residual_columns = k
+    if residual_pointer is not None:
+        residual_rows = (
+            n * stride_of(residual_stride_n, 0, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
+            + p * stride_of(residual_stride_p, 2, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
+            + q * stride_of(residual_stride_q, 3, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
+        )
+        residual_columns = k * stride_of(residual_stride_k, 1, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
+    finish(
+        accumulator, y_pointer, bias_pointer, residual_pointer,
+        n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
+        + p * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
+        + q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT),
+        k * stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT),
+        residual_rows, residual_columns, k, row_valid, column_valid, Y_PIXELS_MINOR, ACTIVATION,
+    )  # fmt: skip
+
+
+_CONFIGS = {
+    "half": (
+        TileConfig(128, 64, 32, 3, 4),
+        TileConfig(64, 64, 32, 3, 4),
+        TileConfig(128, 32, 32, 3, 4),
+        TileConfig(128, 16, 32, 3, 4),
+        TileConfig(64, 64, 64, 2, 4),
+        TileConfig(64, 16, 64, 2, 4),
+        TileConfig(128, 64, 16, 3, 4),
+        TileConfig(128, 16, 16, 3, 4),
+        TileConfig(32, 16, 16, 3, 2),
+    ),
+    "tf32": (
+        TileConfig(128, 64, 32, 3, 8),
+        TileConfig(64, 16, 32, 3, 4),
+        TileConfig(64, 64, 64, 2, 8),
+        TileConfig(128, 64, 16, 3, 4),
+        TileConfig(64, 16, 16, 3, 4),
+    ),
+    "float": (
+        TileConfig(64, 64, 32, 2, 8),
+        TileConfig(32, 16, 32, 2, 4),
+        TileConfig(64, 64, 16, 2, 4),
+        TileConfig(32, 16, 16, 2, 4),
+        TileConfig(32, 16, 64, 2, 4),
+    ),
+    "double": (),
+}
+#: Elements of a filter row up to which it fits a tile's depth.
+_MOST_ELEMENTS = 64
+
+
+class ConvFpropRows(GemmFamily):
+    name = "conv_fprop_rows"
+    ops = ("conv2d_fprop",)
+    tiles = _CONFIGS
+
+    def shape(self, problem: ConvProblem, config: TileConfig) -> GemmShape:
+        batch, filters, height, width = problem.y.sizes
+        _, channels, rows, columns = problem.w.sizes
+        return GemmShape(
+            m=batch * height * width,
+            n=filters // problem.groups,
+            k=columns * channels,
+            taps=rows,
+            batches=problem.groups,
+        )
+
+    def rejection(self, problem: ConvProblem, config: TileConfig) -> str:
+        elements = problem.w.sizes[1] * problem.w.sizes[3]
+        if elements > _MOST_ELEMENTS:
+            return f"a filter row has {elements} elements: this kernel is for at most {_MOST_ELEMENTS}"
+        if not config.block_k // 2 < max(elements, 9) <= config.block_k:
+            return f"depth {config.block_k} is not the smallest that holds the {elements} elements of a filter row"
+        return super().rejection(problem, config)
+
+    def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
+        shape = self.shape(problem, config)
+        x, w, y = (OperandHints.of(operand) for operand in (problem.x, problem.w, problem.y))
+        strides, constants = operand_arguments(x=problem.x, w=problem.w, y=problem.y, residual=problem.residual)
+        filter_tiles = ceil_div(shape.n, config.block_n)
+        scalars = {
+            "pixels": shape.m,
+            "height": problem.x.sizes[2],
+            "width": problem.x.sizes[3],
+            "out_height": problem.y.sizes[2],
+            "out_width": problem.y.sizes[3],
+            "group_channels": problem.w.sizes[1],
+            "group_filters": shape.n,
+            "filter_tiles": filter_tiles,
+            "taps_h": shape.taps,
+            "pad_top": problem.padding[0],
+            "pad_left": problem.padding[2],
+            **strides,
+        }
+        constants |= {
+            "S": problem.w.sizes[3],
+            "STRIDE_H": problem.stride[0],
+            "STRIDE_W": problem.stride[1],
+            "DILATION_H": problem.dilation[0],
+            "DILATION_W": problem.dilation[1],
+            "GROUPS": problem.groups,
+            "ACTIVATION": problem.activation,
+            "Q_ALIGNMENT": alignment(problem.y.sizes[3]),
+            "C_ALIGNMENT": alignment(problem.w.sizes[1]),
+            "K_ALIGNMENT": alignment(shape.n),
+            "X_PIXELS_MINOR": not x.channels_minor_to(2, 3),
+            "W_CHANNELS_MINOR": w.channels_minor_to(0),
+            "Y_PIXELS_MINOR": not y.channels_minor_to(2, 3),
+            "EVEN_N": shape.n % config.block_n == 0,
+            "PRECISION": precision_of(problem),
+            "ACCUMULATOR": accumulator_of(problem.dtype),
+            "WIDE": is_wide(problem, shape.m),
+            **config.blocks(),
+        }
+        programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
+        return [Launch(conv_fprop_rows_kernel, programs, scalars, constants, config.num_warps, config.num_stages)]
+
+
+FAMILIES = (ConvFpropRows(),)
