@@ -1,6 +1,7 @@
 #include "emulator/block_scheduler.h"
 
 #include "emulator/context_switch.h"
+#include "emulator/monitor.h"
 
 namespace fastconv::emulator {
 namespace {
@@ -37,13 +38,12 @@ uint64_t BlockScheduler::random() {  // splitmix64
   return mixed ^ (mixed >> 31);
 }
 
-void BlockScheduler::prepare(const Launch& launch, uint3 block_index, uint64_t order_seed) {
+void BlockScheduler::prepare(const Launch& launch, uint3 block_index) {
   const dim3 block = launch.request->block;
   launch_ = &launch;
   threads_ = alive_ = launch.threads;
   warps_ = (threads_ + kWarpSize - 1) / kWarpSize;
   shuffled_ = launch.shuffled;
-  random_state_ = order_seed;
   failed_ = false;
   barriers_in_use_ = 0;
   last_exit_ = 0;
@@ -68,14 +68,31 @@ void BlockScheduler::prepare(const Launch& launch, uint3 block_index, uint64_t o
   block_view.block_index = block_index;
   block_view.block_dim = block;
   block_view.grid_dim = launch.request->grid;
+  for (Barrier& barrier : barrier_) barrier.arrived = barrier.waiting = 0;
 }
 
-bool BlockScheduler::run(const Launch& launch, uint3 block_index, uint64_t order_seed) {
-  prepare(launch, block_index, order_seed);
-  for (int barrier = 0; barrier < kBarriers; ++barrier) barrier_[barrier].arrived = barrier_[barrier].waiting = 0;
+bool BlockScheduler::run(const Launch& launch, uint3 block_index, uint64_t block, Monitor* monitor) {
+  prepare(launch, block_index);
+  random_state_ = launch.seed + block;
+  monitor_ = monitor;
   current_ = static_cast<uint32_t>(shuffled_ ? pick_at_random() : 0);
+  running_ = true;
+  if (kCheckedBuild && monitor_ != nullptr) {
+    monitor_->begin_block(*this, block);
+    set_active_monitor(monitor_);
+  }
   fastconv_emulator_switch_context(&host_context_, begin(current_));
+  if (kCheckedBuild && monitor_ != nullptr) {
+    set_active_monitor(nullptr);
+    if (!failed_) monitor_->end_block();
+  }
+  running_ = false;
   return !failed_;
+}
+
+std::string BlockScheduler::thread_text(uint32_t rank) const {
+  const uint3 index = indices_[rank];
+  return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
 }
 
 void BlockScheduler::bind(uint32_t stack, uint32_t thread) {
@@ -115,15 +132,18 @@ void BlockScheduler::return_to_host() {
   __builtin_unreachable();
 }
 
-void BlockScheduler::fail(std::string what, uint32_t thread) {
+void BlockScheduler::fail(Failure why) {
   failed_ = true;
-  failure.what = std::move(what);
-  failure.thread = thread;
+  failure = std::move(why);
   return_to_host();
 }
 
-void BlockScheduler::fail(std::string what) {
-  fail(std::move(what), current_);
+void BlockScheduler::fail(std::string what, const Place& place, std::vector<Failure::Note> notes) {
+  fail(Failure{std::move(what), current_, call_chain(place), std::move(notes)});
+}
+
+void BlockScheduler::fail_in_operation(std::string what) {
+  fail(std::move(what), operation_);
 }
 
 int BlockScheduler::pick_at_random() {
@@ -153,15 +173,30 @@ int BlockScheduler::pick(uint32_t warp, uint32_t lane) {
   return static_cast<int>(next * kWarpSize + lowest(warp_[next].runnable));
 }
 
-// The current thread has been taken off the runnable ones.
+// The current thread waits until somebody wakes it.
+void BlockScheduler::wait(Wait wait, const Place& place) {
+  const uint32_t self = current_, warp = self / kWarpSize;
+  wait_[self] = wait;
+  place_[self] = place;
+  warp_[warp].runnable &= ~bit(self % kWarpSize);
+  if (warp_[warp].runnable == 0) runnable_warps_ &= ~bit(warp);
+  suspend();
+  wait_[self] = Wait::none;
+}
+
+// Somebody else's turn; the current thread goes on when it is picked again.
 void BlockScheduler::suspend() {
+  const int next = pick(current_ / kWarpSize, current_ % kWarpSize);
+  if (next < 0) fail_of_deadlock();
+  resume(static_cast<uint32_t>(next));
+}
+
+void BlockScheduler::resume(uint32_t thread) {
   const uint32_t self = current_;
-  const int next = pick(self / kWarpSize, self % kWarpSize);
-  if (next < 0) fail(describe_deadlock());
-  current_ = static_cast<uint32_t>(next);
-  if (current_ == self) return;
-  const bool begun = (warp_[current_ / kWarpSize].begun & bit(current_ % kWarpSize)) != 0;
-  fastconv_emulator_switch_context(&context_[self], begun ? context_[current_] : begin(current_));
+  if (thread == self) return;
+  current_ = thread;
+  const bool begun = (warp_[thread / kWarpSize].begun & bit(thread % kWarpSize)) != 0;
+  fastconv_emulator_switch_context(&context_[self], begun ? context_[thread] : begin(thread));
 }
 
 void BlockScheduler::wake(uint32_t warp, uint32_t lanes) {
@@ -183,10 +218,7 @@ void BlockScheduler::yield() {
     next_warp = lowest(higher_warps != 0 ? higher_warps : runnable_warps_);
     next_lane = lowest(warp_[next_warp].runnable);
   }
-  current_ = next_warp * kWarpSize + next_lane;
-  if (current_ == self) return;
-  const bool begun = (warp_[next_warp].begun & bit(next_lane)) != 0;
-  fastconv_emulator_switch_context(&context_[self], begun ? context_[current_] : begin(current_));
+  resume(next_warp * kWarpSize + next_lane);
 }
 
 }  // namespace fastconv::emulator

@@ -3,12 +3,16 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "emulator/launch.h"
+#include "emulator/place.h"
 #include "emulator/scheduler.h"
 #include "emulator/thread.h"
 
 namespace fastconv::emulator {
+
+class Monitor;
 
 // What all blocks of a launch have in common.
 struct Launch {
@@ -22,8 +26,14 @@ struct Launch {
 };
 
 struct Failure {
+  struct Note {
+    std::string text;
+    std::vector<const void*> chain;  // empty: no place
+  };
   std::string what;
   uint32_t thread = 0;  // rank
+  std::vector<const void*> chain;
+  std::vector<Note> notes;
 };
 
 // Why a thread does not run.
@@ -32,19 +42,26 @@ enum class Wait : uint8_t { none, lanes, barrier };
 class BlockScheduler {
  public:
   // Runs a block to its end. False where it failed; then `failure` says why. The threads of a failed block are dropped.
-  bool run(const Launch& launch, uint3 block_index, uint64_t order_seed);
+  // monitor: null where nothing is watched.
+  bool run(const Launch& launch, uint3 block_index, uint64_t block, Monitor* monitor);
   Failure failure;
 
   // The rest is called by the threads of the block.
-  void meet_lanes(uint32_t mask, const WarpOperation& operation, void* deposit, const void* site);
-  int barrier(int barrier, int count, bool predicate, bool waits, const void* site);
+  void meet_lanes(uint32_t mask, const WarpOperation& operation, void* deposit, const Place& place);
+  int barrier(int barrier, int count, bool predicate, bool waits, const Place& place);
   void yield();
-  [[noreturn]] void fail(std::string what);
-  [[noreturn]] void fail(std::string what, uint32_t thread);
+  [[noreturn]] void fail(Failure failure);
+  // By the current thread, at a place of its own or at the operation that it is in.
+  [[noreturn]] void fail(std::string what, const Place& place, std::vector<Failure::Note> notes = {});
+  [[noreturn]] void fail_in_operation(std::string what);
   [[noreturn]] void thread_main();
 
   const Launch& launch() const { return *launch_; }
   uint32_t current() const { return current_; }
+  Monitor* monitor() const { return monitor_; }
+  bool running() const { return running_; }
+  // "(x, y, z)" of a thread of the block.
+  std::string thread_text(uint32_t rank) const;
 
  private:
   static constexpr int kBarriers = 16;
@@ -65,32 +82,36 @@ class BlockScheduler {
     uint32_t expected;  // 0: all threads that have not exited
     uint32_t arrived, waiting;
     int predicates, result;
-    const void* site;  // where the first one arrived
-    uint32_t first;
+    Place place;                // where the first one arrived
+    uint32_t first;             // who that was
     uint32_t lanes[kMaxWarps];  // who waits, by warp
   };
 
-  void prepare(const Launch& launch, uint3 block_index, uint64_t order_seed);
+  void prepare(const Launch& launch, uint3 block_index);
   void* begin(uint32_t thread);
   void bind(uint32_t stack, uint32_t thread);
   int pick(uint32_t warp, uint32_t lane);
   int pick_at_random();
+  void wait(Wait wait, const Place& place);
   void suspend();
+  void resume(uint32_t thread);
   int exit_thread();
   void wake(uint32_t warp, uint32_t lanes);
   void complete_meeting(Warp& warp, int index);
   void release(Barrier& barrier);
   [[noreturn]] void return_to_host();
-  std::string describe_deadlock() const;
+  [[noreturn]] void fail_of_deadlock();
   uint64_t random();
 
   BlockView& view();
 
-  const Launch* launch_;
+  const Launch* launch_ = nullptr;
+  Monitor* monitor_ = nullptr;
   int threads_, alive_, warps_;
   uint32_t current_;
   uint32_t runnable_warps_;
   bool shuffled_, failed_;
+  bool running_ = false;
   uint64_t random_state_;
   void* host_context_;
   int free_stacks_;
@@ -99,7 +120,8 @@ class BlockScheduler {
   uint32_t last_exit_;
   uint16_t free_stack_[kMaxThreads];
   Wait wait_[kMaxThreads];
-  const void* site_[kMaxThreads];  // where a waiting thread waits
+  Place place_[kMaxThreads];  // where a waiting thread waits
+  Place operation_;           // of the current thread
   void* context_[kMaxThreads];
   Warp warp_[kMaxWarps];
   Barrier barrier_[kBarriers];
@@ -121,6 +143,7 @@ class Region {
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
 
+  uintptr_t address() const { return reinterpret_cast<uintptr_t>(memory_); }
   RegionHeader& header() { return *reinterpret_cast<RegionHeader*>(memory_); }
   // Makes the stacks of this many threads usable.
   void reserve(int threads);

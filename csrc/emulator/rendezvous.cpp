@@ -1,5 +1,6 @@
 // Where threads wait for one another: lanes of a warp, barriers of a block, and what an exit means to both.
 #include "emulator/block_scheduler.h"
+#include "emulator/monitor.h"
 
 namespace fastconv::emulator {
 namespace {
@@ -17,12 +18,13 @@ std::string hexadecimal(uint32_t value) {
 
 }  // namespace
 
-void BlockScheduler::meet_lanes(uint32_t mask, const WarpOperation& operation, void* deposit, const void* site) {
+void BlockScheduler::meet_lanes(uint32_t mask, const WarpOperation& operation, void* deposit, const Place& place) {
   const uint32_t self = current_, lane = self % kWarpSize;
   Warp& warp = warp_[self / kWarpSize];
+  operation_ = place;
   if ((mask & bit(lane)) == 0) {
-    fail(std::string(operation.name) + " by lane " + std::to_string(lane) + ", which its mask " + hexadecimal(mask) +
-         " does not name");
+    fail_in_operation(std::string(operation.name) + " by lane " + std::to_string(lane) + ", which its mask " +
+                      hexadecimal(mask) + " does not name");
   }
   int index = 0;
   while (index < warp.meetings && warp.meeting[index].mask != mask) ++index;
@@ -31,8 +33,8 @@ void BlockScheduler::meet_lanes(uint32_t mask, const WarpOperation& operation, v
     meeting = {mask, 0, &operation};
     ++warp.meetings;
   } else if (meeting.operation != &operation) {
-    fail(std::string("lanes of the mask ") + hexadecimal(mask) +
-         " meet in different operations: " + meeting.operation->name + " and " + operation.name);
+    fail_in_operation(std::string("lanes of the mask ") + hexadecimal(mask) +
+                      " meet in different operations: " + meeting.operation->name + " and " + operation.name);
   }
   meeting.arrived |= bit(lane);
   warp.deposits[lane] = deposit;
@@ -41,39 +43,48 @@ void BlockScheduler::meet_lanes(uint32_t mask, const WarpOperation& operation, v
     if (shuffled_) suspend();
     return;
   }
-  wait_[self] = Wait::lanes;
-  site_[self] = site;
-  warp.runnable &= ~bit(lane);
-  if (warp.runnable == 0) runnable_warps_ &= ~bit(self / kWarpSize);
-  suspend();
+  wait(Wait::lanes, place);
 }
 
 void BlockScheduler::complete_meeting(Warp& warp, int index) {
   const Meeting meeting = warp.meeting[index];
   warp.meeting[index] = warp.meeting[--warp.meetings];
+  const uint32_t number = static_cast<uint32_t>(&warp - warp_);
+  if (kCheckedBuild && monitor_ != nullptr) {
+    monitor_->lanes_met(number, meeting.arrived, meeting.arrived == warp.alive, meeting.operation->name);
+    set_active_monitor(nullptr);  // what the operation reads and writes are registers of other lanes
+  }
   if (meeting.operation->complete != nullptr) meeting.operation->complete(warp.deposits, meeting.arrived);
-  wake(static_cast<uint32_t>(&warp - warp_), meeting.arrived);
+  if (kCheckedBuild && monitor_ != nullptr) set_active_monitor(monitor_);
+  wake(number, meeting.arrived);
 }
 
-int BlockScheduler::barrier(int id, int count, bool predicate, bool waits, const void* site) {
+int BlockScheduler::barrier(int id, int count, bool predicate, bool waits, const Place& place) {
   const uint32_t self = current_, warp = self / kWarpSize;
-  if (id < 0 || id >= kBarriers) fail("barrier " + std::to_string(id) + " does not exist; a block has 0 to 15");
+  operation_ = place;
+  if (id < 0 || id >= kBarriers)
+    fail_in_operation("barrier " + std::to_string(id) + " does not exist; a block has 0 to 15");
   if (count < 0 || count % kWarpSize != 0 || count > kMaxThreads || (count == 0 && !waits)) {
-    fail("barrier " + std::to_string(id) + " for " + std::to_string(count) +
-         " threads; the count must be a multiple of 32 up to 1024");
+    fail_in_operation("barrier " + std::to_string(id) + " for " + std::to_string(count) +
+                      " threads; the count must be a multiple of 32 up to 1024");
   }
   Barrier& barrier = barrier_[id];
   if (barrier.arrived == 0) {
     barrier.expected = static_cast<uint32_t>(count);
     barrier.predicates = 0;
-    barrier.site = site;
+    barrier.place = place;
     barrier.first = self;
     for (int w = 0; w < warps_; ++w) barrier.lanes[w] = 0;
     barriers_in_use_ |= bit(static_cast<uint32_t>(id));
   } else if (barrier.expected != static_cast<uint32_t>(count)) {
-    fail("barrier " + std::to_string(id) + " is waited for with different counts: " + std::to_string(barrier.expected) +
-         " and " + std::to_string(count));
+    fail_in_operation("barrier " + std::to_string(id) + " is waited for with different counts: " +
+                      std::to_string(barrier.expected) + " and " + std::to_string(count));
   }
+  if (launch_->strict && count == 0 && !same_line(barrier.place.site, place.site)) {
+    fail("divergent barrier: this thread waits at one barrier, another thread of the block at another", place,
+         {{"thread " + thread_text(barrier.first) + " waits", call_chain(barrier.place)}});
+  }
+  if (kCheckedBuild && monitor_ != nullptr && count != 0) monitor_->arrive(id, self);
   ++barrier.arrived;
   barrier.predicates += predicate ? 1 : 0;
   if (waits) {
@@ -87,24 +98,36 @@ int BlockScheduler::barrier(int id, int count, bool predicate, bool waits, const
     return barrier.result;
   }
   if (!waits) return 0;
-  wait_[self] = Wait::barrier;
-  site_[self] = site;
-  warp_[warp].runnable &= ~bit(self % kWarpSize);
-  if (warp_[warp].runnable == 0) runnable_warps_ &= ~bit(warp);
-  suspend();
+  wait(Wait::barrier, place);
   return barrier.result;
 }
 
 void BlockScheduler::release(Barrier& barrier) {
+  const int id = static_cast<int>(&barrier - barrier_);
   if (launch_->strict && barrier.expected == 0 && alive_ < threads_) {
-    fail("exited although other threads of the block wait for it at a barrier", last_exit_);
+    fail(Failure{"exited although other threads of the block wait for it at a barrier",
+                 last_exit_,
+                 {},
+                 {{"thread " + thread_text(barrier.first) + " waits", call_chain(barrier.place)}}});
   }
-  barriers_in_use_ &= ~bit(static_cast<uint32_t>(&barrier - barrier_));
+  barriers_in_use_ &= ~bit(static_cast<uint32_t>(id));
   barrier.result = barrier.predicates;
+  const bool whole_block = barrier.waiting == static_cast<uint32_t>(alive_);
   barrier.arrived = barrier.waiting = 0;
   for (int w = 0; w < warps_; ++w) {
     if (barrier.lanes[w] != 0) wake(static_cast<uint32_t>(w), barrier.lanes[w]);
   }
+  if (!kCheckedBuild || monitor_ == nullptr) return;
+  if (whole_block) {
+    monitor_->block_met();
+    return;
+  }
+  for (uint32_t w = 0; w < static_cast<uint32_t>(warps_); ++w) {
+    for (uint32_t left = barrier.lanes[w]; left != 0; left &= left - 1) {
+      monitor_->leave_barrier(id, w * kWarpSize + static_cast<uint32_t>(__builtin_ctz(left)));
+    }
+  }
+  monitor_->barrier_released();
 }
 
 // Hardware counts a thread that has exited as arrived, everywhere. Returns who runs next, -1 where the block is done.
@@ -127,31 +150,50 @@ int BlockScheduler::exit_thread() {
     if (barrier.expected == 0 && barrier.arrived == static_cast<uint32_t>(alive_)) release(barrier);
   }
   const int next = pick(self / kWarpSize, lane);
-  if (next < 0) fail(describe_deadlock());
+  if (next < 0) fail_of_deadlock();
   return next;
 }
 
-std::string BlockScheduler::describe_deadlock() const {
-  int at_barriers = 0, at_lanes = 0;
-  for (int thread = 0; thread < threads_; ++thread) {
-    const Warp& warp = warp_[thread / kWarpSize];
-    if ((warp.alive & bit(static_cast<uint32_t>(thread % kWarpSize))) == 0) continue;
-    (wait_[thread] == Wait::barrier ? at_barriers : at_lanes) += 1;
+void BlockScheduler::fail_of_deadlock() {
+  Failure deadlock;
+  deadlock.what = "deadlock: no thread of the block can go on";
+  if (alive_ < threads_) deadlock.what += ", " + std::to_string(threads_ - alive_) + " have exited";
+  struct Group {
+    Place place;
+    uint32_t first;
+    int threads;
+  };
+  std::vector<Group> groups;
+  for (uint32_t thread = 0; thread < static_cast<uint32_t>(threads_); ++thread) {
+    if ((warp_[thread / kWarpSize].alive & bit(thread % kWarpSize)) == 0) continue;
+    size_t group = 0;
+    while (group < groups.size() && groups[group].place.site != place_[thread].site) ++group;
+    if (group == groups.size()) groups.push_back({place_[thread], thread, 0});
+    ++groups[group].threads;
   }
-  return "deadlock: " + std::to_string(at_barriers) + " threads wait at a barrier, " + std::to_string(at_lanes) +
-         " wait for lanes of their warp, " + std::to_string(threads_ - alive_) + " have exited";
+  deadlock.thread = groups[0].first;
+  deadlock.chain = call_chain(groups[0].place);
+  constexpr size_t kMostGroups = 8;
+  for (size_t group = 0; group < groups.size() && group < kMostGroups; ++group) {
+    const bool at_barrier = wait_[groups[group].first] == Wait::barrier;
+    deadlock.notes.push_back({std::to_string(groups[group].threads) + " threads, " + thread_text(groups[group].first) +
+                                  " the first of them, wait " +
+                                  (at_barrier ? "at a barrier" : "for lanes of their warp"),
+                              call_chain(groups[group].place)});
+  }
+  fail(std::move(deadlock));
 }
 
 void meet_lanes(uint32_t mask, const WarpOperation& operation, void* deposit) {
-  current_region().scheduler.meet_lanes(mask, operation, deposit, __builtin_return_address(0));
+  current_region().scheduler.meet_lanes(mask, operation, deposit, FASTCONV_CALLED_FROM);
 }
 
 int barrier_sync(int barrier, int count, bool predicate) {
-  return current_region().scheduler.barrier(barrier, count, predicate, true, __builtin_return_address(0));
+  return current_region().scheduler.barrier(barrier, count, predicate, true, FASTCONV_CALLED_FROM);
 }
 
 void barrier_arrive(int barrier, int count) {
-  current_region().scheduler.barrier(barrier, count, false, false, __builtin_return_address(0));
+  current_region().scheduler.barrier(barrier, count, false, false, FASTCONV_CALLED_FROM);
 }
 
 void yield_thread() {
@@ -159,7 +201,7 @@ void yield_thread() {
 }
 
 void fail(const std::string& what) {
-  current_region().scheduler.fail(what);
+  current_region().scheduler.fail_in_operation(what);
 }
 
 }  // namespace fastconv::emulator

@@ -4,33 +4,34 @@
 #if FASTCONV_EMULATOR
 #include <atomic>
 
+#include "emulator/cuda_language.h"
 #include "emulator/scheduler.h"
 
-inline void __syncthreads() {
+__forceinline__ void __syncthreads() {
   fastconv::emulator::barrier_sync(0, 0, false);
 }
-inline int __syncthreads_count(int predicate) {
+__forceinline__ int __syncthreads_count(int predicate) {
   return fastconv::emulator::barrier_sync(0, 0, predicate != 0);
 }
-inline int __syncthreads_or(int predicate) {
+__forceinline__ int __syncthreads_or(int predicate) {
   return fastconv::emulator::barrier_sync(0, 0, predicate != 0) > 0;
 }
-inline int __syncthreads_and(int predicate) {
+__forceinline__ int __syncthreads_and(int predicate) {
   return fastconv::emulator::barrier_sync(0, 0, predicate == 0) == 0;
 }
 
-inline void __syncwarp(unsigned int mask = 0xffffffffu) {
+__forceinline__ void __syncwarp(unsigned int mask = 0xffffffffu) {
   static constexpr fastconv::emulator::WarpOperation operation{"__syncwarp", nullptr};
   fastconv::emulator::meet_lanes(mask, operation, nullptr);
 }
 
-inline void __threadfence_block() {
+__forceinline__ void __threadfence_block() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
-inline void __threadfence() {
+__forceinline__ void __threadfence() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
-inline void __nanosleep(unsigned int) {
+__forceinline__ void __nanosleep(unsigned int) {
   fastconv::emulator::yield_thread();
 }
 #endif

@@ -2,7 +2,7 @@
 #pragma once
 
 #if FASTCONV_EMULATOR
-#include "emulator/thread.h"
+#include "emulator/cuda_language.h"
 #endif
 
 namespace fastconv::ptx {

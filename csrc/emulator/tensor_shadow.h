@@ -1,0 +1,66 @@
+// What is known of each byte of the tensors of a launch: who wrote it (check), and whether it was touched (count).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "emulator/access.h"
+#include "emulator/launch.h"
+#include "emulator/race_clock.h"
+
+namespace fastconv::emulator {
+
+// Memory that is zero at first and costs nothing where it is not touched.
+class LazyMemory {
+ public:
+  explicit LazyMemory(size_t bytes);
+  ~LazyMemory();
+  LazyMemory(LazyMemory&& other) noexcept : bytes_(other.bytes_), memory_(other.memory_) { other.memory_ = nullptr; }
+  LazyMemory(const LazyMemory&) = delete;
+  LazyMemory& operator=(const LazyMemory&) = delete;
+  LazyMemory& operator=(LazyMemory&&) = delete;
+
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(memory_);
+  }
+
+ private:
+  size_t bytes_;
+  void* memory_;
+};
+
+// A tensor of a launch. All blocks share it, so its records are read and written as atomics.
+class TensorShadow {
+ public:
+  struct Conflict {
+    bool found = false;
+    bool same_block = false;
+    bool atomic = false;  // the earlier access
+    uint64_t block = 0;   // low 30 bits of its number
+    uint32_t thread = 0;
+  };
+
+  TensorShadow(const MemoryRange& range, bool check, bool count);
+
+  bool holds(uintptr_t address, size_t bytes) const { return address >= begin && address + bytes <= end; }
+
+  // Who else wrote these bytes in this launch, unordered with the access? `trusts_other_blocks`: the reading block has
+  // synchronised with others, so what they wrote may be read.
+  Conflict access(const RaceClock& clock, uintptr_t address, uint32_t bytes, Access kind, uint64_t block,
+                  uint32_t thread, bool trusts_other_blocks) const;
+  void touch(uintptr_t address, uint32_t bytes, Access kind) const;
+  uint64_t touched_bytes(Access kind) const;
+
+  const std::string name;
+  const uintptr_t begin, end;
+  const bool writable;
+
+ private:
+  LazyMemory writers_;          // a record a byte, where written memory is checked
+  LazyMemory loaded_, stored_;  // a bit a byte, where counted
+};
+
+}  // namespace fastconv::emulator
