@@ -37,7 +37,8 @@ double predict_seconds(const Work& work, DataType dtype, const Target& target) {
   double peak = multiply_adds_per_clock(dtype, target.capability) * kClockHertz * target.multiprocessors;
   double computing = work.multiply_adds / (peak * work.efficiency * share_of_device);
   double moving = work.bytes / bytes_per_second(target.capability);
-  return kLaunchSeconds + std::max(computing, moving);
+  // Below the time of a launch all are equal, and the first of a family's configurations is as good as any.
+  return std::max({kLaunchSeconds, computing, moving});
 }
 
 }  // namespace fastconv

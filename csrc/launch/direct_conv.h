@@ -16,7 +16,7 @@ struct DirectConvTile {
   double efficiency;  // for the cost model: multiply-adds per instruction of the inner loop
 };
 
-constexpr DirectConvTile kDirectConvTiles[] = {{"k8p4", 8, 4, 0.55}, {"k4p2", 4, 2, 0.4}, {"k1p4", 1, 4, 0.2}};
+constexpr DirectConvTile kDirectConvTiles[] = {{"k8p4", 8, 4, 0.55}, {"k4p2", 4, 2, 0.4}, {"k1p8", 1, 8, 0.2}};
 
 template <typename Index>
 using DirectConvKernel = void (*)(DirectConvParameters<Index>);

@@ -1,0 +1,3 @@
+#include "launch/direct_wgrad_instances.h"
+
+FASTCONV_DIRECT_WGRAD_INSTANCES(float)
