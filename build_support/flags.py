@@ -32,6 +32,8 @@ def host(module: str, links: str) -> tuple[str, ...]:
 def emulator(toolchain: Toolchain, checked: bool) -> tuple[str, ...]:
     """For every source of an emulated module, beside `host`."""
     chosen = ["-DFASTCONV_EMULATOR=1", "-pthread", "-g1", "-ffp-contract=off", "-fno-strict-aliasing"]
+    # Reports follow the frames of a kernel to its source lines.
+    chosen.append("-fno-omit-frame-pointer")
     chosen.append("-Wno-unknown-pragmas")
     if checked:
         chosen.append("-DFASTCONV_EMULATOR_CHECKED=1")
@@ -45,17 +47,19 @@ def emulator(toolchain: Toolchain, checked: bool) -> tuple[str, ...]:
 
 def emulated_kernels(toolchain: Toolchain, checked: bool) -> tuple[str, ...]:
     """For CUDA sources that a C++ compiler turns into an emulated module, beside `emulator`."""
+    # Every call leaves its return address, and a frame too large for its stack meets the guard page.
+    common = ("-fno-optimize-sibling-calls", "-fstack-clash-protection", "-x", "c++")
     if not checked:
-        return ("-O3", "-x", "c++")
+        return ("-O3", *common)
     # The compiler reports every load and store to entry points that the emulator provides in place of the sanitizer's library,
     # and nothing may merge or split accesses: they are counted as the kernel's author wrote them.
-    chosen = ["-O1", "-fsanitize=thread", "-fno-omit-frame-pointer"]
+    chosen = ["-O1", "-fsanitize=thread"]
     if toolchain.is_clang:
         chosen += ["-fno-vectorize", "-fno-slp-vectorize"]
     else:
         chosen += ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
         chosen += ["-fno-tree-loop-distribute-patterns", "-fno-store-merging"]
-    return (*chosen, "-x", "c++")
+    return (*chosen, *common)
 
 
 def nvcc(module: str, settings: Settings) -> tuple[str, ...]:
