@@ -78,12 +78,12 @@ def grouped_wgrad_kernel(
         dy = tl.load(y_pointer + (filter_offsets[:, None] + pixel_offsets[None, :]), mask=valid, other=0.0)
         dy = raised(dy, ACCUMULATOR)
         image_offsets = widen(n, WIDE) * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-        for t in range(0, BLOCK_TAPS):
+        for t in range(0, tl.minimum(R * S - first_tap, BLOCK_TAPS)):
             r = (first_tap + t) // S
             s = first_tap + t - r * S
             h = p * STRIDE_H - PAD_TOP + r * DILATION_H
             w = q * STRIDE_W - PAD_LEFT + s * DILATION_W
-            inside = pixel_valid & (r < R) & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+            inside = pixel_valid & (h >= 0) & (h < height) & (w >= 0) & (w < width)
             h = widen(tl.minimum(tl.maximum(h, 0), height - 1), WIDE)
             w = widen(tl.minimum(tl.maximum(w, 0), width - 1), WIDE)
             offsets = channel_offsets[:, None] + (image_offsets + (h * x_stride_h + w * x_stride_w))[None, :]

@@ -33,25 +33,32 @@ class TritonPlan:
         self._workspaces = family.workspaces(problem, config)
         self._accumulator = torch.float64 if problem.dtype == torch.float64 else torch.float32
         self.workspace_bytes = sum(self._workspaces.values()) * self._accumulator.itemsize
-        self._inputs, self._outputs = _SIGNATURES[problem.op]
+        self.inputs, self.outputs = _SIGNATURES[problem.op]
         self._operands = operands_of(problem)
 
     def __call__(self, *inputs: torch.Tensor | None) -> Any:
-        if len(inputs) != len(self._inputs):
-            raise TypeError(f"{self.problem.op} takes {len(self._inputs)} tensors {self._inputs}, not {len(inputs)}")
-        tensors = dict(zip(self._inputs, inputs, strict=True))
+        if len(inputs) != len(self.inputs):
+            raise TypeError(f"{self.problem.op} takes {len(self.inputs)} tensors {self.inputs}, not {len(inputs)}")
+        tensors = dict(zip(self.inputs, inputs, strict=True))
         device = next(tensor.device for tensor in inputs if tensor is not None)
         for role, tensor in tensors.items():
             self._check(role, tensor, device)
-        for role in self._outputs:
+        for role in self.outputs:
             operand, dtype = self._operands[role] or (Operand((0,), (1,)), self.problem.dtype)
             tensors[role] = torch.empty_strided(operand.sizes, operand.strides, dtype=dtype, device=device)
         for role, elements in self._workspaces.items():
             tensors[role] = torch.empty(elements, dtype=self._accumulator, device=device)
         for launch in self.launches:
             launch.run(tensors, device)
-        outputs = tuple(tensors[role] for role in self._outputs)
+        outputs = tuple(tensors[role] for role in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def types(self) -> dict[str, torch.dtype | None]:
+        """Role -> type of every tensor that the launches may take; None for what the problem has not."""
+        types = {role: operand[1] if operand else None for role, operand in self._operands.items()}
+        if self.problem.op == "max_pool2d_indices":
+            types["x"] = None
+        return types | dict.fromkeys(self._workspaces, self._accumulator)
 
     def _check(self, role: str, tensor: torch.Tensor | None, device: torch.device) -> None:
         """Kernels trust sizes and strides, so a tensor that does not fit must not reach them."""

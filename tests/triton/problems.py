@@ -1,0 +1,131 @@
+"""Problems that stand for what networks ask of the Triton kernels, at real sizes: they are compiled, never run.
+
+Between them they take every kernel, both layouts, every dtype, and the branches that cost registers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from fastconv.problem import ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem, Target
+from fastconv.shapes import conv_output_sizes, dense_strides, pool_output_sizes
+
+BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+
+
+def dense(sizes: tuple[int, ...], channels_last: bool) -> Operand:
+    return Operand(tuple(sizes), dense_strides(tuple(sizes), channels_last))
+
+
+def conv(conv_pass: str, x: tuple, w: tuple, dtype=BF16, *, stride=1, padding=0, groups=1, nchw=False, **options):
+    """Maker of a convolution problem for a target: x [N, C, H, W], w [K, C/G, R, S]; `residual=True` adds one."""
+    strides, pads = (stride, stride), (padding,) * 4
+    dilation = (options.pop("dilation", 1),) * 2
+    y = conv_output_sizes(x, w, strides, pads, dilation)
+    residual = dense(y, not nchw) if options.pop("residual", False) else None
+
+    def make(target: Target) -> Problem:
+        x_operand, w_operand, y_operand = (dense(sizes, not nchw) for sizes in (x, w, y))
+        return ConvProblem(
+            conv_pass, dtype, x_operand, w_operand, y_operand, strides, pads, dilation, groups, target,
+            residual=residual, **options,
+        )  # fmt: skip
+
+    return make
+
+
+def pool(pool_pass: str, x: tuple, kernel: int, stride: int, padding: int, dtype=BF16, *, nchw=False):
+    pair = (kernel, kernel), (stride, stride), (padding, padding), (1, 1)
+    y = pool_output_sizes(x, *pair, False)
+
+    def make(target: Target) -> Problem:
+        x_operand, y_operand = dense(x, not nchw), dense(y, not nchw)
+        return PoolProblem(pool_pass, dtype, x_operand, y_operand, y_operand, torch.uint8, *pair, target)
+
+    return make
+
+
+def channel_sum(x: tuple, dtype=BF16, *, nchw=False):
+    return lambda target: ChannelSumProblem(dtype, dense(x, not nchw), target)
+
+
+def wide(make: Callable[[Target], Problem]) -> Callable[[Target], Problem]:
+    return lambda target: dataclasses.replace(make(target), index_bits=64)
+
+
+MIDDLE, MIDDLE_3X3 = (32, 256, 56, 56), (256, 256, 3, 3)
+DEPTHWISE = {"x": (32, 256, 56, 56), "w": (256, 1, 3, 3), "padding": 1, "groups": 256}
+STEM = {"x": (32, 3, 224, 224), "w": (64, 3, 7, 7), "stride": 2, "padding": 3}
+RESNEXT = {"x": (32, 128, 56, 56), "w": (128, 4, 3, 3), "padding": 1, "groups": 32}
+ODD = {"x": (8, 20, 33, 35), "w": (24, 20, 3, 3), "padding": 1}
+UPSAMPLE = {"x": (8, 128, 64, 64), "w": (256, 128, 2, 2), "stride": 2}
+
+PROBLEMS: dict[str, Callable[[Target], Problem]] = {
+    "fprop_3x3": conv("fprop", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True),
+    "fprop_3x3_relu": conv("fprop", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True, residual=True, activation="relu"),
+    "fprop_3x3_gelu": conv("fprop", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True, activation="gelu"),
+    "fprop_3x3_silu": conv("fprop", MIDDLE, MIDDLE_3X3, padding=1, activation="silu"),
+    "fprop_1x1_tanh_f16": conv("fprop", MIDDLE, (64, 256, 1, 1), F16, activation="tanh"),
+    "fprop_3x3_wide": wide(conv("fprop", MIDDLE, MIDDLE_3X3, padding=1)),
+    "fprop_3x3_nchw": conv("fprop", (32, 128, 28, 28), (128, 128, 3, 3), padding=1, nchw=True),
+    "fprop_1x1_nchw": conv("fprop", MIDDLE, (256, 256, 1, 1), nchw=True),
+    "fprop_3x3_tf32": conv("fprop", MIDDLE, MIDDLE_3X3, F32, padding=1, allow_tf32=True),
+    "fprop_3x3_tf32_nchw": conv("fprop", MIDDLE, MIDDLE_3X3, F32, padding=1, allow_tf32=True, nchw=True),
+    "fprop_3x3_f32": conv("fprop", MIDDLE, MIDDLE_3X3, F32, padding=1),
+    "fprop_3x3_f32_nchw": conv("fprop", MIDDLE, MIDDLE_3X3, F32, padding=1, nchw=True),
+    "fprop_3x3_f64": conv("fprop", (2, 16, 16, 16), (16, 16, 3, 3), F64, padding=1, nchw=True),
+    "fprop_odd": conv("fprop", dtype=F16, **ODD),
+    "fprop_stem": conv("fprop", **STEM),
+    "fprop_stem_tf32_nchw": conv("fprop", dtype=F32, allow_tf32=True, nchw=True, **STEM),
+    "fprop_stem_f32": conv("fprop", dtype=F32, **STEM),
+    "fprop_resnext": conv("fprop", **RESNEXT),
+    "fprop_depthwise": conv("fprop", **DEPTHWISE),
+    "fprop_depthwise_nchw": conv("fprop", nchw=True, **DEPTHWISE),
+    "fprop_depthwise_f32_nchw": conv("fprop", dtype=F32, nchw=True, has_bias=True, activation="silu", **DEPTHWISE),
+    "dgrad_3x3": conv("dgrad", MIDDLE, MIDDLE_3X3, padding=1),
+    "dgrad_3x3_stride2": conv("dgrad", MIDDLE, MIDDLE_3X3, padding=1, stride=2),
+    "dgrad_3x3_stride2_nchw": conv("dgrad", MIDDLE, MIDDLE_3X3, padding=1, stride=2, nchw=True),
+    "dgrad_1x1_nchw": conv("dgrad", MIDDLE, (256, 256, 1, 1), F16, nchw=True),
+    "dgrad_upsample_relu": conv("dgrad", has_bias=True, activation="relu", **UPSAMPLE),
+    "dgrad_3x3_tf32": conv("dgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, allow_tf32=True),
+    "dgrad_3x3_f32": conv("dgrad", MIDDLE, MIDDLE_3X3, F32, padding=1),
+    "dgrad_3x3_f64": conv("dgrad", (2, 16, 16, 16), (16, 16, 3, 3), F64, padding=1),
+    "dgrad_resnext": conv("dgrad", **RESNEXT),
+    "dgrad_odd": conv("dgrad", dtype=F16, **ODD),
+    "dgrad_depthwise": conv("dgrad", **DEPTHWISE),
+    "dgrad_depthwise_stride2": conv("dgrad", stride=2, **DEPTHWISE),
+    "dgrad_depthwise_nchw": conv("dgrad", nchw=True, **DEPTHWISE),
+    "wgrad_3x3": conv("wgrad", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True),
+    "wgrad_3x3_nchw": conv("wgrad", MIDDLE, MIDDLE_3X3, padding=1, nchw=True),
+    "wgrad_1x1_stride2": conv("wgrad", MIDDLE, (512, 256, 1, 1), F16, stride=2),
+    "wgrad_3x3_tf32": conv("wgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, allow_tf32=True),
+    "wgrad_3x3_tf32_nchw": conv("wgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, allow_tf32=True, nchw=True),
+    "wgrad_3x3_f32": conv("wgrad", MIDDLE, MIDDLE_3X3, F32, padding=1),
+    "wgrad_3x3_f64": conv("wgrad", (2, 16, 16, 16), (16, 16, 3, 3), F64, padding=1),
+    "wgrad_stem": conv("wgrad", **STEM),
+    "wgrad_stem_tf32_nchw": conv("wgrad", dtype=F32, allow_tf32=True, nchw=True, **STEM),
+    "wgrad_odd": conv("wgrad", dtype=F16, **ODD),
+    "wgrad_resnext": conv("wgrad", **RESNEXT),
+    "wgrad_depthwise": conv("wgrad", **DEPTHWISE),
+    "wgrad_depthwise_nchw": conv("wgrad", nchw=True, **DEPTHWISE),
+    "channel_sum": channel_sum(MIDDLE),
+    "channel_sum_nchw": channel_sum(MIDDLE, nchw=True),
+    "channel_sum_f64": channel_sum((2, 16, 16, 16), F64),
+    "pool_forward_3x3": pool("forward", (32, 64, 112, 112), 3, 2, 1),
+    "pool_forward_3x3_nchw": pool("forward", (32, 64, 112, 112), 3, 2, 1, nchw=True),
+    "pool_forward_2x2_f32_nchw": pool("forward", MIDDLE, 2, 2, 0, F32, nchw=True),
+    "pool_backward_3x3": pool("backward", (32, 64, 112, 112), 3, 2, 1),
+    "pool_backward_2x2_nchw": pool("backward", MIDDLE, 2, 2, 0, nchw=True),
+    "pool_gather_3x3": pool("gather", (32, 64, 112, 112), 3, 2, 1),
+    "pool_indices_3x3": pool("indices", (32, 64, 112, 112), 3, 2, 1),
+}
+
+#: Multiprocessors of an A100, an H200 and a B200.
+TARGETS = {80: 108, 90: 132, 100: 148}
+
+
+def problem(name: str, capability: int) -> Problem:
+    return PROBLEMS[name](Target("cuda", capability, TARGETS[capability]))
