@@ -1,0 +1,12 @@
+"""fastconv: hand-written CUDA C++ and Triton kernels for 2-D convolution, max pooling and transposed convolution.
+
+>>> import torch, fastconv
+>>> fastconv.conv2d(torch.ones(1, 3, 8, 8), torch.ones(4, 3, 3, 3), padding=1).shape
+torch.Size([1, 4, 8, 8])
+"""
+
+from fastconv import autograd
+from fastconv._version import __version__
+from fastconv.functional import conv2d, conv_transpose2d, max_pool2d
+
+__all__ = ["__version__", "autograd", "conv2d", "conv_transpose2d", "max_pool2d"]

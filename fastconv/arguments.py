@@ -1,0 +1,323 @@
+"""Reads and checks what fastconv.functional is called with, by PyTorch's rules and with the exception types it raises.
+
+A message names the argument, its value and what is accepted, and uses PyTorch's phrases where it has one, so that a search for
+either finds the other.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastconv.dispatch import BACKENDS
+from fastconv.problem import ACTIVATIONS
+from fastconv.shapes import pool_output_size
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+Pair = tuple[int, int]
+IntOrPair = int | Sequence[int]
+
+# --- one argument at a time -------------------------------------------------------------------------------------------
+
+
+def _integer(function: str, name: str, value: Any, whole: Any) -> int:
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        return value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)  # numpy's integers, tensors of one integer
+    except TypeError:
+        raise TypeError(
+            f"{function}(): {name} is {whole!r} of type {type(whole).__name__}, but must be an int or a tuple of two ints"
+        ) from None
+
+
+def pair(function: str, name: str, value: IntOrPair) -> Pair:
+    """(vertical, horizontal) of an int or of one or two of them."""
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is int and type(value[1]) is int:
+        return value
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        number = _integer(function, name, value, value)
+        return number, number
+    numbers = tuple(_integer(function, name, number, value) for number in value)
+    if len(numbers) == 1:
+        return numbers * 2
+    if len(numbers) != 2:
+        raise RuntimeError(
+            f"{function}(): {name} is {value!r}; expected {name} to be a single integer value or a list of 2 values to match "
+            "the convolution dimensions (vertical, horizontal)"
+        )
+    return numbers
+
+
+def positive_pair(function: str, name: str, value: IntOrPair, phrase: str = "") -> Pair:
+    numbers = pair(function, name, value)
+    if numbers[0] < 1 or numbers[1] < 1:
+        phrase = phrase or f"non-positive {name} is not supported"
+        raise RuntimeError(f"{function}(): {name} is {value}; {phrase}, it must be 1 or more")
+    return numbers
+
+
+def one_of(function: str, name: str, value: Any, accepted: Sequence[str]) -> str:
+    if value not in accepted:
+        # A dtype or a number here is a mistake of kind, a wrong word one of value; PyTorch's own modules raise ValueError.
+        error = ValueError if isinstance(value, str) else TypeError
+        raise error(f"{function}(): {name} is {value!r}, but must be one of {', '.join(map(repr, accepted))} or None")
+    return value
+
+
+def activation(function: str, value: str | None) -> str:
+    return "identity" if value is None else one_of(function, "activation", value, ACTIVATIONS)
+
+
+def backend(function: str, value: str | None) -> str:
+    return "auto" if value is None else one_of(function, "backend", value, BACKENDS)
+
+
+def group_count(function: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{function}(): groups is {value!r} of type {type(value).__name__}, but must be an int")
+    if value < 1:
+        raise RuntimeError(
+            f"{function}(): groups is {value}; non-positive groups is not supported, it must be 1 or more"
+        )
+    return value
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def tensors(function: str, **named: Tensor | None) -> None:
+    """The first is the input; all the others that are there must be tensors like it."""
+    (first, reference), *others = named.items()
+    if not isinstance(reference, Tensor):
+        raise TypeError(f"{function}(): {first} must be Tensor, not {type(reference).__name__}")
+    dtype, device = reference.dtype, reference.device
+    for name, tensor in others:
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{function}(): {name} must be Tensor, not {type(tensor).__name__}")
+        if tensor.dtype != dtype:
+            raise RuntimeError(
+                f"{function}(): {first} is of type {dtype} and {name} of type {tensor.dtype}; Input type ({dtype}) and "
+                f"{name} type ({tensor.dtype}) should be the same"
+            )
+        if tensor.device != device:
+            raise RuntimeError(
+                f"{function}(): {first} is on {device} and {name} is on {tensor.device}; Expected all tensors to be on the "
+                "same device"
+            )
+    if dtype not in DTYPES:
+        raise NotImplementedError(
+            f'{function}(): "{function}" not implemented for {dtype}; {first} must be of one of the types '
+            f"{', '.join(map(str, DTYPES))}"
+        )
+    if device.type not in ("cpu", "cuda", "meta"):
+        raise NotImplementedError(f"{function}(): {first} is on {device}, but must be on a CPU or a CUDA device")
+    if reference.layout != torch.strided:
+        raise NotImplementedError(
+            f"{function}(): {first} has the layout {reference.layout}, but must be dense (torch.strided)"
+        )
+
+
+def with_batch(function: str, name: str, tensor: Tensor) -> Tensor:
+    """[N, C, H, W] of a batched or unbatched input."""
+    if tensor.dim() == 4:
+        return tensor
+    if tensor.dim() == 3:
+        return tensor.unsqueeze(0)
+    raise RuntimeError(
+        f"{function}(): {name} has the sizes {list(tensor.shape)}; Expected 3D (unbatched: C, H, W) or 4D (batched: N, C, H, "
+        f"W) input to {function}"
+    )
+
+
+def autocast(input: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """All of them, in autocast's type where autocast is on for the device of `input`. float64 is never cast."""
+    device_type = input.device.type if isinstance(input, Tensor) else "cpu"
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return input, *others
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(
+        tensor.to(dtype)
+        if isinstance(tensor, Tensor)
+        and tensor.is_floating_point()
+        and tensor.dtype != torch.float64
+        and tensor.device.type == device_type
+        else tensor
+        for tensor in (input, *others)
+    )
+
+
+# --- arguments that must fit together -----------------------------------------------------------------------------------
+
+
+def check_weight(function: str, input: Tensor, weight: Tensor, groups: int, *, transposed: bool) -> None:
+    """Ranks, channels and groups; the input has its batch dimension already."""
+    if weight.dim() != 4:
+        order = (
+            "(in_channels, out_channels / groups, R, S)" if transposed else "(out_channels, in_channels / groups, R, S)"
+        )
+        raise RuntimeError(
+            f"{function}(): weight has the sizes {list(weight.shape)}, but must have 4: {order}. Expected "
+            f"{weight.dim()}-dimensional input for {weight.dim()}-dimensional weight"
+        )
+    first, second, rows, columns = weight.shape
+    if first < groups:
+        raise RuntimeError(
+            f"{function}(): weight has the sizes {list(weight.shape)}; Given groups={groups}, expected weight to be at least "
+            f"{groups} at dimension 0"
+        )
+    if first % groups != 0:
+        raise RuntimeError(
+            f"{function}(): weight has the sizes {list(weight.shape)}; Given groups={groups}, expected weight to be "
+            f"divisible by {groups} at dimension 0"
+        )
+    channels = first if transposed else second * groups
+    if input.shape[1] != channels:
+        raise RuntimeError(
+            f"{function}(): Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to "
+            f"have {channels} channels, but got {input.shape[1]} channels instead"
+        )
+    if rows < 1 or columns < 1 or (transposed and second < 1):
+        raise RuntimeError(
+            f"{function}(): weight has the sizes {list(weight.shape)}; non-empty 4D weight tensor expected, each size but "
+            "that of in_channels must be 1 or more"
+        )
+
+
+def check_bias(function: str, bias: Tensor | None, channels: int, weight: Tensor) -> None:
+    if bias is not None and (bias.dim() != 1 or bias.shape[0] != channels):
+        raise RuntimeError(
+            f"{function}(): Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} "
+            f"elements, but got bias of size {list(bias.shape)} instead"
+        )
+
+
+def conv_padding(
+    function: str, value: str | IntOrPair, weight: Tensor, stride: Pair, dilation: Pair
+) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right). "same" puts the odd one of an even kernel below and to the right, as PyTorch does."""
+    if isinstance(value, str):
+        if value == "valid":
+            return 0, 0, 0, 0
+        if value != "same":
+            raise RuntimeError(
+                f"{function}(): Invalid padding string: {value!r}, padding must be 'same', 'valid', an int or a tuple of "
+                "two ints"
+            )
+        if stride != (1, 1):
+            raise RuntimeError(
+                f"{function}(): stride is {stride}, but must be 1 where padding is 'same'; padding='same' is not supported for "
+                "strided convolutions"
+            )
+        vertical, horizontal = (dilation[axis] * (weight.shape[2 + axis] - 1) for axis in (0, 1))
+        return vertical // 2, vertical - vertical // 2, horizontal // 2, horizontal - horizontal // 2
+    vertical, horizontal = not_negative_pair(function, "padding", value)
+    return vertical, vertical, horizontal, horizontal
+
+
+def not_negative_pair(function: str, name: str, value: IntOrPair) -> Pair:
+    numbers = pair(function, name, value)
+    if numbers[0] < 0 or numbers[1] < 0:
+        raise RuntimeError(f"{function}(): {name} is {value}; negative {name} is not supported, it must be 0 or more")
+    return numbers
+
+
+def check_kernel_fits(
+    function: str, input: Tensor, weight: Tensor, padding: tuple[int, int, int, int], dilation: Pair
+) -> None:
+    height = input.shape[2] + padding[0] + padding[1]
+    width = input.shape[3] + padding[2] + padding[3]
+    rows = dilation[0] * (weight.shape[2] - 1) + 1
+    columns = dilation[1] * (weight.shape[3] - 1) + 1
+    if height < rows or width < columns:
+        raise RuntimeError(
+            f"{function}(): Calculated padded input size per channel: ({height} x {width}). Kernel size: ({rows} x {columns}), "
+            f"of weight {list(weight.shape)} with dilation {dilation}. Kernel size can't be greater than actual input size"
+        )
+
+
+def transposed_output_size(
+    function: str,
+    input: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair,
+    output_padding: IntOrPair,
+    dilation: Pair,
+) -> Pair:
+    """(H, W) of a transposed convolution of the input [N, K, P, Q]."""
+    extra = not_negative_pair(function, "output_padding", output_padding)
+    if any(extra[axis] >= stride[axis] and extra[axis] >= dilation[axis] for axis in (0, 1)):
+        raise RuntimeError(
+            f"{function}(): output_padding is {output_padding}; output padding must be smaller than either stride or dilation, "
+            f"which are {stride} and {dilation}"
+        )
+    if input.shape[2] < 1 or input.shape[3] < 1:
+        raise RuntimeError(
+            f"{function}(): Only zero batch inputs are supported, but got input shape: {list(input.shape)}; height and width "
+            "must be 1 or more"
+        )
+    height, width = (
+        (input.shape[2 + axis] - 1) * stride[axis]
+        - 2 * padding[axis]
+        + dilation[axis] * (weight.shape[2 + axis] - 1)
+        + extra[axis]
+        + 1
+        for axis in (0, 1)
+    )
+    if height < 1 or width < 1:
+        raise RuntimeError(
+            f"{function}(): Given input size per channel: ({input.shape[2]} x {input.shape[3]}). Calculated output size per "
+            f"channel: ({height} x {width}). Output size is too small, padding {padding} must leave 1 or more"
+        )
+    return height, width
+
+
+def check_residual(function: str, residual: Tensor, sizes: Sequence[int]) -> None:
+    if tuple(residual.shape) != tuple(sizes):
+        raise RuntimeError(
+            f"{function}(): residual has the sizes {list(residual.shape)}, but must have the output's, {list(sizes)}"
+        )
+
+
+def check_pool(
+    function: str,
+    input: Tensor,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> None:
+    """The input has its batch dimension already."""
+    if padding[0] < 0 or padding[1] < 0:
+        raise RuntimeError(f"{function}(): padding is {padding}; pad must be non-negative")
+    if any(2 * padding[axis] > kernel[axis] for axis in (0, 1)):
+        raise RuntimeError(
+            f"{function}(): padding is {padding}; pad should be at most half of effective kernel size, and at most half of "
+            f"kernel_size {kernel} with any dilation"
+        )
+    if input.shape[1] < 1 or input.shape[2] < 1 or input.shape[3] < 1:
+        raise RuntimeError(
+            f"{function}(): Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but got: "
+            f"{list(input.shape)}"
+        )
+    outputs = tuple(
+        pool_output_size(input.shape[2 + axis], padding[axis], kernel[axis], stride[axis], dilation[axis], ceil_mode)
+        for axis in (0, 1)
+    )
+    if outputs[0] < 1 or outputs[1] < 1:
+        raise RuntimeError(
+            f"{function}(): Given input size: {tuple(input.shape[1:])}. Calculated output size: {outputs}. Output size is too "
+            f"small: kernel_size {kernel} with dilation {dilation} must fit into the padded input"
+        )

@@ -1,0 +1,19 @@
+"""The derivatives of the primitives, as torch.autograd.Functions. Every backward is made of primitives, so any order works."""
+
+from fastconv.autograd.convolution import (
+    ChannelSumFunction,
+    Conv2dFunction,
+    Conv2dWeightGradientFunction,
+    ConvTranspose2dFunction,
+)
+from fastconv.autograd.pooling import MaxPool2dBackwardFunction, MaxPool2dFunction, MaxPool2dGatherFunction
+
+__all__ = [
+    "ChannelSumFunction",
+    "Conv2dFunction",
+    "Conv2dWeightGradientFunction",
+    "ConvTranspose2dFunction",
+    "MaxPool2dBackwardFunction",
+    "MaxPool2dFunction",
+    "MaxPool2dGatherFunction",
+]

@@ -1,0 +1,231 @@
+"""conv2d, conv_transpose2d and max_pool2d as torch.nn.functional has them, with fused epilogues and a choice of backend.
+
+Arguments, shapes, memory formats and errors are PyTorch's. Under autocast the convolutions cast their inputs as PyTorch's do.
+Every function is differentiable any number of times, in reverse and forward mode, and works with torch.func and torch.compile.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastconv import arguments, library
+from fastconv.activation import APPLY, FROM_INPUT
+from fastconv.arguments import IntOrPair
+from fastconv.shapes import conv_output_sizes
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: str | IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """``activation(conv2d(input, weight) + bias + residual)`` in one kernel where the backend can.
+
+    Arguments as :func:`torch.nn.functional.conv2d`, and:
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float32, bfloat16, float16 or float64, NCHW or channels_last or any other strides.
+        weight: [K, C / groups, R, S].
+        bias: [K] or None.
+        padding: rows and columns of padding on both sides, or "valid" (none), or "same" (output as large as the input).
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        activation: None, "identity", "relu", "leaky_relu" (slope 0.01), "silu", "gelu" (exact), "sigmoid", "hardswish" or
+            "tanh".
+        residual: a tensor of the output's sizes, added before the activation.
+        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+
+    Returns:
+        [N, K, P, Q], or [K, P, Q] of an unbatched input. It is channels_last where input or weight is.
+
+    Raises:
+        RuntimeError: sizes, types or devices that do not fit together; stride, dilation or groups below 1; a kernel larger than
+            the padded input; a backend that cannot run the problem.
+        TypeError, ValueError: an argument of a wrong kind, an unknown word.
+        NotImplementedError: (a RuntimeError) integer or complex tensors.
+
+    >>> import torch, fastconv
+    >>> x, w = torch.ones(1, 2, 4, 4), torch.ones(3, 2, 3, 3)
+    >>> fastconv.conv2d(x, w, torch.full((3,), -13.0), padding=1, activation="relu")[0, 0].tolist()
+    [[0.0, 0.0, 0.0, 0.0], [0.0, 5.0, 5.0, 0.0], [0.0, 5.0, 5.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+    name = "conv2d"
+    input, weight, bias, residual = arguments.autocast(input, weight, bias, residual)
+    arguments.tensors(name, input=input, weight=weight, bias=bias, residual=residual)
+    chosen_activation = arguments.activation(name, activation)
+    chosen_backend = arguments.backend(name, backend)
+    arguments.one_of(name, "padding_mode", padding_mode, arguments.PADDING_MODES)
+    groups = arguments.group_count(name, groups)
+    stride = arguments.positive_pair(name, "stride", stride)
+    dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
+    x = arguments.with_batch(name, "input", input)
+    zero_channels = _has_zero_channels(x, weight)
+    if not zero_channels:
+        arguments.check_weight(name, x, weight, groups, transposed=False)
+    pads = arguments.conv_padding(name, padding, weight, stride, dilation)
+    arguments.check_bias(name, bias, weight.shape[0], weight)
+    arguments.check_kernel_fits(name, x, weight, pads, dilation)
+    if zero_channels:
+        y = _of_zero_channels(x, weight, stride, pads, dilation)
+        return y if input.dim() == 4 else y.squeeze(0)
+    if padding_mode != "zeros":
+        top, bottom, left, right = pads
+        x = F.pad(x, (left, right, top, bottom), mode=padding_mode)
+        pads = (0, 0, 0, 0)
+    if residual is not None:
+        sizes = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
+        arguments.check_residual(name, residual, sizes if input.dim() == 4 else sizes[1:])
+        if input.dim() == 3:
+            residual = residual.unsqueeze(0)
+    fused, after = _split_activation(chosen_activation, x, weight, bias, residual)
+    y = library.conv2d_fprop(x, weight, bias, residual, stride, pads, dilation, groups, fused, chosen_backend)
+    y = APPLY[after](y)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    groups: int = 1,
+    dilation: IntOrPair = 1,
+    *,
+    activation: str | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """``activation(conv_transpose2d(input, weight) + bias)`` in one kernel where the backend can.
+
+    Arguments as :func:`torch.nn.functional.conv_transpose2d`; activation, backend and errors as for :func:`conv2d`.
+    It is the gradient of a convolution by its input, and computed by the same kernels.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        weight: [C, K / groups, R, S].
+        bias: [K] or None.
+        output_padding: rows and columns added at the bottom and right of the output; less than stride or less than dilation.
+
+    Returns:
+        [N, K, P, Q] with ``P = (H - 1) * stride - 2 * padding + dilation * (R - 1) + output_padding + 1``, or [K, P, Q].
+
+    Raises:
+        RuntimeError: as for conv2d; output_padding too large; an output without elements.
+
+    >>> import torch, fastconv
+    >>> x, w = torch.tensor([[[[1., 2.]]]]), torch.ones(1, 1, 2, 2)
+    >>> fastconv.conv_transpose2d(x, w, stride=2)[0, 0].tolist()
+    [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
+    """
+    name = "conv_transpose2d"
+    input, weight, bias = arguments.autocast(input, weight, bias)
+    arguments.tensors(name, input=input, weight=weight, bias=bias)
+    chosen_activation = arguments.activation(name, activation)
+    chosen_backend = arguments.backend(name, backend)
+    groups = arguments.group_count(name, groups)
+    stride = arguments.positive_pair(name, "stride", stride)
+    dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
+    if isinstance(padding, str):
+        raise TypeError(f"{name}(): padding is {padding!r}, but must be an int or a tuple of two ints, not str")
+    padding = arguments.not_negative_pair(name, "padding", padding)
+    x = arguments.with_batch(name, "input", input)
+    arguments.check_weight(name, x, weight, groups, transposed=True)
+    channels = weight.shape[1] * groups
+    arguments.check_bias(name, bias, channels, weight)
+    height, width = arguments.transposed_output_size(name, x, weight, stride, padding, output_padding, dilation)
+    size = (x.shape[0], channels, height, width)
+    pads = (padding[0], padding[0], padding[1], padding[1])
+    fused, after = _split_activation(chosen_activation, x, weight, bias)
+    y = library.conv2d_dgrad(x, weight, bias, size, stride, pads, dilation, groups, fused, chosen_backend)
+    y = APPLY[after](y)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The largest element of each window, as :func:`torch.nn.functional.max_pool2d`; backend as for :func:`conv2d`.
+
+    The first of equal maxima wins, NaN wins over all. For backward only the winner's place inside its window is kept, one byte
+    where the window has at most 256 elements.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float32, bfloat16, float16 or float64.
+        stride: None means kernel_size.
+        padding: at most half of kernel_size; what is added never wins.
+        ceil_mode: whether a last window may hang over the end.
+        return_indices: whether to return the winners' flat positions in H * W too, int64 and without a gradient.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], channels_last where the input is; with return_indices a pair of such.
+
+    Raises:
+        RuntimeError: padding over half of the kernel; kernel_size, stride or dilation below 1; an output without elements.
+
+    >>> import torch, fastconv
+    >>> x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    >>> y, indices = fastconv.max_pool2d(x, 2, return_indices=True)
+    >>> y[0, 0].tolist(), indices[0, 0].tolist()
+    ([[5.0, 7.0], [13.0, 15.0]], [[5, 7], [13, 15]])
+    """
+    name = "max_pool2d"
+    arguments.tensors(name, input=input)
+    chosen_backend = arguments.backend(name, backend)
+    kernel = arguments.positive_pair(name, "kernel_size", kernel_size, "kernel size should be greater than zero")
+    if stride is None or (isinstance(stride, (tuple, list)) and not stride):
+        stride = kernel
+    stride = arguments.positive_pair(name, "stride", stride, "stride should be greater than zero")
+    dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
+    padding = arguments.pair(name, "padding", padding)
+    x = arguments.with_batch(name, "input", input)
+    arguments.check_pool(name, x, kernel, stride, padding, dilation, ceil_mode)
+    window = (kernel, stride, padding, dilation, bool(ceil_mode), chosen_backend)
+    y, offsets = library.max_pool2d_forward(x, *window)
+    if not return_indices:
+        return y if input.dim() == 4 else y.squeeze(0)
+    indices = library.max_pool2d_indices(offsets, x.shape, *window)
+    return (y, indices) if input.dim() == 4 else (y.squeeze(0), indices.squeeze(0))
+
+
+def _split_activation(activation: str, *tensors: Tensor | None) -> tuple[str, str]:
+    """(what the kernel applies, what is applied to its output).
+
+    Backward of silu, gelu and hardswish needs what went into them. Where a gradient will be wanted they are not fused, because
+    keeping the kernel's output is cheaper than computing it again.
+    """
+    if (
+        activation in FROM_INPUT
+        and torch.is_grad_enabled()
+        and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    ):
+        return "identity", activation
+    return activation, "identity"
+
+
+def _has_zero_channels(x: Tensor, weight: Tensor) -> bool:
+    return x.shape[1] == 0 and weight.dim() == 4 and weight.shape[1] == 0
+
+
+def _of_zero_channels(x: Tensor, weight: Tensor, stride, pads, dilation) -> Tensor:
+    """PyTorch's answer to an input without channels: an output without channels, connected to the graph."""
+    batch, _, height, width = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
+    return (x.sum() + weight.sum()).expand(batch, 0, height, width).contiguous()

@@ -1,0 +1,27 @@
+"""torch.ops.fastconv: the primitives, their fake implementations and their batching rules."""
+
+from fastconv.library import batching
+from fastconv.library.primitives import (
+    LIBRARY,
+    channel_sum,
+    conv2d_dgrad,
+    conv2d_fprop,
+    conv2d_wgrad,
+    max_pool2d_backward,
+    max_pool2d_forward,
+    max_pool2d_gather,
+    max_pool2d_indices,
+)
+
+__all__ = [
+    "LIBRARY",
+    "batching",
+    "channel_sum",
+    "conv2d_dgrad",
+    "conv2d_fprop",
+    "conv2d_wgrad",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
+    "max_pool2d_gather",
+    "max_pool2d_indices",
+]

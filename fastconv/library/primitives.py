@@ -1,0 +1,110 @@
+"""The primitives: torch.library ops in the namespace `fastconv`. Schema, kernel and fake implementation of each.
+
+The kernel of an op is dispatch's function of the same name. Derivatives are added by fastconv.autograd, batching rules by
+fastconv.library.batching. The words are those of fastconv.problem; docs/architecture.md lists what each op means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fastconv import dispatch
+from fastconv.shapes import (
+    conv_output_sizes,
+    dense_strides,
+    offsets_dtype,
+    pool_output_sizes,
+    suggests_channels_last,
+)
+
+_CONVOLUTION = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
+_WINDOW = "SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool ceil_mode, str backend"
+
+SCHEMAS = {
+    "conv2d_fprop": f"(Tensor x, Tensor w, Tensor? bias, Tensor? residual, {_CONVOLUTION}, str activation, str backend)"
+    " -> Tensor",
+    "conv2d_dgrad": f"(Tensor dy, Tensor w, Tensor? bias, SymInt[] input_size, {_CONVOLUTION}, str activation,"
+    " str backend) -> Tensor",
+    "conv2d_wgrad": f"(Tensor dy, Tensor x, SymInt[] weight_size, {_CONVOLUTION}, bool bias_gradient, str backend)"
+    " -> (Tensor, Tensor)",
+    "channel_sum": "(Tensor x, str backend) -> Tensor",
+    "max_pool2d_forward": f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)",
+    "max_pool2d_backward": f"(Tensor dy, Tensor offsets, SymInt[] input_size, {_WINDOW}) -> Tensor",
+    "max_pool2d_gather": f"(Tensor x, Tensor offsets, {_WINDOW}) -> Tensor",
+    "max_pool2d_indices": f"(Tensor offsets, SymInt[] input_size, {_WINDOW}) -> Tensor",
+}
+
+#: Holds the registrations for as long as the process lives.
+LIBRARY = torch.library.Library("fastconv", "DEF")
+
+for _name, _schema in SCHEMAS.items():
+    # Results depend on the strides of the arguments, so a compiler must not hand over others than it traced with.
+    LIBRARY.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
+    LIBRARY.impl(_name, getattr(dispatch, _name), "CompositeExplicitAutograd")
+
+conv2d_fprop = torch.ops.fastconv.conv2d_fprop.default
+conv2d_dgrad = torch.ops.fastconv.conv2d_dgrad.default
+conv2d_wgrad = torch.ops.fastconv.conv2d_wgrad.default
+channel_sum = torch.ops.fastconv.channel_sum.default
+max_pool2d_forward = torch.ops.fastconv.max_pool2d_forward.default
+max_pool2d_backward = torch.ops.fastconv.max_pool2d_backward.default
+max_pool2d_gather = torch.ops.fastconv.max_pool2d_gather.default
+max_pool2d_indices = torch.ops.fastconv.max_pool2d_indices.default
+
+# --- fake implementations: what comes out, without computing it --------------------------------------------------------
+
+
+def _fake(function: Callable) -> Callable:
+    torch.library.register_fake(f"fastconv::{function.__name__.lstrip('_')}", function, lib=LIBRARY)
+    return function
+
+
+def _empty_like(sizes: Sequence[int], *inputs: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A fresh tensor of these sizes in the memory format that dispatch would give it."""
+    channels_last = any(suggests_channels_last(tensor.shape, tensor.stride()) for tensor in inputs)
+    channels_last = channels_last and not any(size == 0 for size in sizes)
+    return inputs[0].new_empty_strided(sizes, dense_strides(sizes, channels_last), dtype=dtype)
+
+
+@_fake
+def _conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activation, backend):
+    return _empty_like(conv_output_sizes(x.shape, w.shape, stride, padding, dilation), x, w)
+
+
+@_fake
+def _conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, activation, backend):
+    return _empty_like(input_size, dy, w)
+
+
+@_fake
+def _conv2d_wgrad(dy, x, weight_size, stride, padding, dilation, groups, bias_gradient, backend):
+    return _empty_like(weight_size, dy, x), dy.new_empty(weight_size[0] if bias_gradient else 0)
+
+
+@_fake
+def _channel_sum(x, backend):
+    return x.new_empty(x.shape[1])
+
+
+@_fake
+def _max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend):
+    sizes = pool_output_sizes(x.shape, kernel, stride, padding, dilation, ceil_mode)
+    return _empty_like(sizes, x), _empty_like(sizes, x, dtype=offsets_dtype(kernel))
+
+
+@_fake
+def _max_pool2d_backward(dy, offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend):
+    return _empty_like(input_size, offsets, dtype=dy.dtype)
+
+
+@_fake
+def _max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode, backend):
+    return _empty_like(offsets.shape, offsets, dtype=x.dtype)
+
+
+@_fake
+def _max_pool2d_indices(offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend):
+    return _empty_like(offsets.shape, offsets, dtype=torch.int64)
