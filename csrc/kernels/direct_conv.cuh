@@ -18,10 +18,6 @@ namespace fastconv {
 
 constexpr int kDirectConvThreads = 128;
 
-// Blocks that share a multiprocessor: leaves 128 registers a thread, 168 where the sums are float64.
-template <typename Value>
-constexpr int kDirectConvResidentBlocks = sizeof(Value) == 8 ? 3 : 4;
-
 // One of the two spatial dimensions. In fprop all outputs have every tap. In dgrad, tap r reaches position x of the
 // gradient from y = (x + padding - r * dilation) / stride where that is whole: positions that are equal modulo the
 // stride, a phase, share their taps, each `tap_step` after the last.
@@ -168,7 +164,7 @@ FASTCONV_HOST_DEVICE constexpr int direct_conv_pitch(int filters) {
 }
 
 template <typename T, typename Index, int kFilters, int kPixels>
-__global__ void __launch_bounds__(kDirectConvThreads, kDirectConvResidentBlocks<AccumulatorOf<T>>)
+__global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<AccumulatorOf<T>, Index>)
     direct_conv_kernel(const __grid_constant__ DirectConvParameters<Index> p) {
   using Value = AccumulatorOf<T>;
   using Offset = Unsigned<Index>;

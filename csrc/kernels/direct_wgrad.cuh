@@ -18,10 +18,6 @@ namespace fastconv {
 
 constexpr int kDirectWgradThreads = 128;
 
-// Registers for 3 or 4 resident blocks, as in direct_conv.cuh.
-template <typename Value>
-constexpr int kDirectWgradResidentBlocks = sizeof(Value) == 8 ? 3 : 4;
-
 // A power of two of a block's threads, every 2^shift-th.
 struct Lanes {
   int shift, count_log2;
@@ -55,7 +51,7 @@ struct DirectWgradParameters {
 };
 
 template <typename T, typename Index, int kFilters, int kColumns>
-__global__ void __launch_bounds__(kDirectWgradThreads, kDirectWgradResidentBlocks<AccumulatorOf<T>>)
+__global__ void __launch_bounds__(kDirectWgradThreads, kResidentBlocks<AccumulatorOf<T>, Index>)
     direct_wgrad_kernel(const __grid_constant__ DirectWgradParameters<Index> p) {
   using Value = AccumulatorOf<T>;
   using Offset = Unsigned<Index>;

@@ -13,6 +13,11 @@ namespace fastconv {
 template <typename Index>
 using Unsigned = typename std::make_unsigned<Index>::type;
 
+// Blocks of 128 threads that share a multiprocessor: leaves a thread 128 registers, and 168 or 255 where its sums are
+// float64 or its offsets have 64 bits or both.
+template <typename Value, typename Index>
+constexpr int kResidentBlocks = 4 - (sizeof(Value) == 8) - (sizeof(Index) == 8);
+
 template <typename Index>
 struct Strides {
   Index batch, channel, row, column;
