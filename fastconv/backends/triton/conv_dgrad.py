@@ -54,7 +54,7 @@ def conv_dgrad_kernel(
     ROW_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr, K_ALIGNMENT: tl.constexpr,
     Y_PIXELS_MINOR: tl.constexpr, W_FILTERS_MINOR: tl.constexpr, X_PIXELS_MINOR: tl.constexpr,
     BOUNDS: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, TAPS_INNER: tl.constexpr,
-    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     # Pixel tiles x phases x groups x channel tiles, channels fastest: what shares dy runs together, long phases beside short.
@@ -118,14 +118,14 @@ def conv_dgrad_kernel(
         BLOCK_K, BOUNDS, Y_PIXELS_MINOR, EVEN_K, EVEN_N, Y_PIXELS_MINOR, W_FILTERS_MINOR, TAPS_INNER, PRECISION, WIDE,
     )  # fmt: skip
 
-    c += widen(group * group_channels, WIDE)
     finish(
         accumulator, x_pointer, bias_pointer, None,
         n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
         + widen(first_h + i * STRIDE_H, WIDE) * stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
         + widen(first_w + j * STRIDE_W, WIDE) * stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT),
-        c * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT),
-        n, c, c, row_valid, column_valid, X_PIXELS_MINOR, ACTIVATION,
+        stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT), n, 0,
+        row_valid, tile_n, group * group_channels, group_channels,
+        BLOCK_N, HALVES, X_PIXELS_MINOR, ACTIVATION, WIDE,
     )  # fmt: skip
 
 
@@ -234,6 +234,7 @@ class ConvDgrad(GemmFamily):
             "PRECISION": precision_of(problem),
             "ACCUMULATOR": accumulator_of(problem.dtype),
             "WIDE": is_wide(problem, shape.m),
+            "HALVES": config.finishes_by_halves(),
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * shape.batches * channel_tiles

@@ -37,7 +37,7 @@ def conv_fprop_rows_kernel(
     Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, RESIDUAL_ALIGNMENT: tl.constexpr,
     Q_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr, K_ALIGNMENT: tl.constexpr,
     X_PIXELS_MINOR: tl.constexpr, W_CHANNELS_MINOR: tl.constexpr, Y_PIXELS_MINOR: tl.constexpr, EVEN_N: tl.constexpr,
-    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -95,21 +95,20 @@ def conv_fprop_rows_kernel(
     p = widen(p, WIDE)
     q = widen(q, WIDE)
     residual_rows = n
-    residual_columns = k
+    residual_stride_k = stride_of(residual_stride_k, 1, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
     if residual_pointer is not None:
         residual_rows = (
             n * stride_of(residual_stride_n, 0, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
             + p * stride_of(residual_stride_p, 2, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
             + q * stride_of(residual_stride_q, 3, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
         )
-        residual_columns = k * stride_of(residual_stride_k, 1, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
     finish(
         accumulator, y_pointer, bias_pointer, residual_pointer,
         n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
         + p * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
         + q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT),
-        k * stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT),
-        residual_rows, residual_columns, k, row_valid, column_valid, Y_PIXELS_MINOR, ACTIVATION,
+        stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT), residual_rows, residual_stride_k,
+        row_valid, tile_n, group * group_filters, group_filters, BLOCK_N, HALVES, Y_PIXELS_MINOR, ACTIVATION, WIDE,
     )  # fmt: skip
 
 
@@ -206,6 +205,7 @@ class ConvFpropRows(GemmFamily):
             "PRECISION": precision_of(problem),
             "ACCUMULATOR": accumulator_of(problem.dtype),
             "WIDE": is_wide(problem, shape.m),
+            "HALVES": config.finishes_by_halves(),
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles

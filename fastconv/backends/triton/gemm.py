@@ -34,6 +34,13 @@ class TileConfig:
     def __str__(self) -> str:
         return f"{self.block_m}x{self.block_n}x{self.block_k}_s{self.num_stages}_w{self.num_warps}"
 
+    def accumulators(self) -> int:
+        """Elements of the output tile that one thread holds."""
+        return self.block_m * self.block_n // (32 * self.num_warps)
+
+    def finishes_by_halves(self) -> bool:
+        return self.accumulators() >= 128
+
     def blocks(self) -> dict[str, int]:
         return {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n, "BLOCK_K": self.block_k}
 

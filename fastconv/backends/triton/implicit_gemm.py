@@ -153,25 +153,51 @@ def accumulate(
 
 
 @device_function
-def finish(
-    accumulator, output_pointer, bias_pointer, residual_pointer, row_offsets, column_offsets, residual_row_offsets,
-    residual_column_offsets, bias_offsets, row_valid, column_valid, ROWS_MINOR: tl.constexpr, ACTIVATION: tl.constexpr,
+def _finish_tile(
+    accumulator, output_pointer, bias_pointer, residual_pointer, row_offsets, column, column_stride, residual_row_offsets,
+    residual_column_stride, row_valid, first_column, columns, ROWS_MINOR: tl.constexpr, ACTIVATION: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Add bias and residual, apply the activation, round once, store."""
+    column_valid = column < columns
+    column = widen(first_column + column, WIDE)
     if bias_pointer is not None:
-        bias = tl.load(bias_pointer + bias_offsets, mask=column_valid, other=0.0)
+        bias = tl.load(bias_pointer + column, mask=column_valid, other=0.0)
         accumulator += raised(bias, accumulator.dtype)[None, :]
     if residual_pointer is not None:
         residual = load_tile(
-            residual_pointer,
-            residual_row_offsets,
-            residual_column_offsets,
-            row_valid,
-            column_valid,
-            True,
-            True,
-            ROWS_MINOR,
-        )
+            residual_pointer, residual_row_offsets, column * residual_column_stride, row_valid, column_valid,
+            True, True, ROWS_MINOR,
+        )  # fmt: skip
         accumulator += raised(residual, accumulator.dtype)
     tile = narrow(activate(accumulator, ACTIVATION), output_pointer.dtype.element_ty)
-    store_tile(output_pointer, tile, row_offsets, column_offsets, row_valid, column_valid, ROWS_MINOR)
+    store_tile(output_pointer, tile, row_offsets, column * column_stride, row_valid, column_valid, ROWS_MINOR)
+
+
+@device_function
+def finish(
+    accumulator, output_pointer, bias_pointer, residual_pointer, row_offsets, column_stride, residual_row_offsets,
+    residual_column_stride, row_valid, tile, first_column, columns,
+    BLOCK_N: tl.constexpr, HALVES: tl.constexpr, ROWS_MINOR: tl.constexpr, ACTIVATION: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Add bias and residual, apply the activation, round once, store the tile's columns [tile * BLOCK_N, ...) of a group.
+
+    HALVES does it half a tile at a time: with the whole accumulator alive, a whole tile of temporaries does not fit beside it.
+    """
+    if HALVES:
+        HALF: tl.constexpr = BLOCK_N // 2
+        first, second = tl.split(tl.permute(tl.reshape(accumulator, [accumulator.shape[0], 2, HALF]), [0, 2, 1]))
+        column = tile * BLOCK_N + tl.arange(0, HALF)
+        _finish_tile(
+            first, output_pointer, bias_pointer, residual_pointer, row_offsets, column, column_stride,
+            residual_row_offsets, residual_column_stride, row_valid, first_column, columns, ROWS_MINOR, ACTIVATION, WIDE,
+        )  # fmt: skip
+        _finish_tile(
+            second, output_pointer, bias_pointer, residual_pointer, row_offsets, column + HALF, column_stride,
+            residual_row_offsets, residual_column_stride, row_valid, first_column, columns, ROWS_MINOR, ACTIVATION, WIDE,
+        )  # fmt: skip
+    else:
+        _finish_tile(
+            accumulator, output_pointer, bias_pointer, residual_pointer, row_offsets,
+            tile * BLOCK_N + tl.arange(0, BLOCK_N), column_stride, residual_row_offsets, residual_column_stride, row_valid,
+            first_column, columns, ROWS_MINOR, ACTIVATION, WIDE,
+        )  # fmt: skip
