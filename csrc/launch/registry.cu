@@ -3,19 +3,33 @@
 #include "launch/channel_sum.h"
 #include "launch/direct_conv.h"
 #include "launch/direct_wgrad.h"
+#include "launch/mma_conv.h"
+#include "launch/max_pool.h"
 
 namespace fastconv {
 
 const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass) {
-  static const std::vector<KernelFamily<ConvProblem>> fprop{direct_fprop};
-  static const std::vector<KernelFamily<ConvProblem>> dgrad{direct_dgrad};
-  static const std::vector<KernelFamily<ConvProblem>> wgrad{direct_wgrad};
+  static const std::vector<KernelFamily<ConvProblem>> fprop{mma_fprop, direct_fprop};
+  static const std::vector<KernelFamily<ConvProblem>> dgrad{mma_dgrad, direct_dgrad};
+  static const std::vector<KernelFamily<ConvProblem>> wgrad{mma_wgrad, direct_wgrad};
   return pass == ConvPass::fprop ? fprop : pass == ConvPass::dgrad ? dgrad : wgrad;
 }
 
-const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass) {
-  static const std::vector<KernelFamily<PoolProblem>> none{};
-  return none;
+const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass pass) {
+  static const std::vector<KernelFamily<PoolProblem>> forward{max_pool_forward};
+  static const std::vector<KernelFamily<PoolProblem>> backward{max_pool_backward};
+  static const std::vector<KernelFamily<PoolProblem>> gather{max_pool_gather};
+  static const std::vector<KernelFamily<PoolProblem>> indices{max_pool_indices};
+  switch (pass) {
+    case PoolPass::forward:
+      return forward;
+    case PoolPass::backward:
+      return backward;
+    case PoolPass::gather:
+      return gather;
+    default:
+      return indices;
+  }
 }
 
 const std::vector<KernelFamily<ChannelSumProblem>>& channel_sum_families() {
