@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "emulator/async_copy.h"
 #include "emulator/device.h"
 #include "emulator/observe.h"
 
@@ -126,6 +127,7 @@ void Monitor::begin_block(BlockScheduler& scheduler, uint64_t block) {
   region_ = reinterpret_cast<uintptr_t>(&scheduler) & ~(kRegionAlign - 1);
   dynamic_ = reinterpret_cast<uintptr_t>(reinterpret_cast<const BlockView*>(region_)->dynamic_shared);
   trusts_other_blocks_ = false;
+  forget_async_copies();
   if (!clock_.begin_block(scheduler.launch().threads)) shared_->forget();
   shared_->begin_epoch();
 }
@@ -308,14 +310,18 @@ bool Monitor::access_tensor(uintptr_t address, uint32_t bytes, Access kind, cons
       tensor.access(clock_, address, bytes, kind, block_, thread, trusts_other_blocks_);
   if (!conflict.found) return true;
   const dim3 grid = launch_->request.grid;
-  const std::string other_block = "(" + std::to_string(conflict.block % grid.x) + ", " +
-                                  std::to_string(conflict.block / grid.x % grid.y) + ", " +
-                                  std::to_string(conflict.block / grid.x / grid.y) + ")";
+  std::string who = "thread " + scheduler_->thread_text(conflict.thread);
+  if (conflict.many_blocks) {
+    who = "another block";
+  } else if (!conflict.same_block) {
+    const std::string block = "block (" + std::to_string(conflict.block % grid.x) + ", " +
+                              std::to_string(conflict.block / grid.x % grid.y) + ", " +
+                              std::to_string(conflict.block / grid.x / grid.y) + ")";
+    who = conflict.earlier == Access::load ? block : who + " of " + block;
+  }
   scheduler_->fail(std::string("race: ") + verb_of(kind) + " byte " + std::to_string(address - tensor.begin) +
-                       " of tensor " + tensor.name + ", which thread " + scheduler_->thread_text(conflict.thread) +
-                       (conflict.same_block ? "" : " of block " + other_block) + " " +
-                       past_of(conflict.atomic ? Access::atomic : Access::store) + " in the same launch" +
-                       (conflict.same_block ? "; no barrier orders the two" : ""),
+                       " of tensor " + tensor.name + ", which " + who + " " + past_of(conflict.earlier) +
+                       " in the same launch" + (conflict.same_block ? "; no barrier orders the two" : ""),
                    place);
 }
 

@@ -12,6 +12,7 @@ namespace {
 constexpr int kTimeBits = 23;
 constexpr uint64_t kLastTime = (uint64_t{1} << kTimeBits) - 1;
 constexpr uint64_t kBlocks = (uint64_t{1} << 30) - 1;
+constexpr uint32_t kMany = ~uint32_t{0};
 
 uint64_t record_of(uint64_t block, uint32_t thread, bool atomic, uint64_t time) {
   return ((block + 1) % kBlocks + 1) << 34 | uint64_t{thread} << 24 | uint64_t{atomic} << kTimeBits |
@@ -46,6 +47,7 @@ TensorShadow::TensorShadow(const MemoryRange& range, bool check, bool count)
       end(begin + range.bytes),
       writable(range.writable),
       writers_(check && range.writable ? range.bytes * sizeof(uint64_t) : 0),
+      readers_(check && range.writable ? range.bytes * sizeof(uint32_t) : 0),
       loaded_(count ? (range.bytes + 7) / 8 : 0),
       stored_(count && range.writable ? (range.bytes + 7) / 8 : 0) {}
 
@@ -54,7 +56,16 @@ TensorShadow::Conflict TensorShadow::access(const RaceClock& clock, uintptr_t ad
   uint64_t* records = writers_.as<uint64_t>();
   if (records == nullptr) return {};
   const uint64_t own = record_of(block, thread, kind == Access::atomic, clock.now() - clock.block_start());
+  const uint32_t own_block = static_cast<uint32_t>(block_of(own));
   for (uint32_t byte = 0; byte < bytes; ++byte) {
+    uint32_t* reader = &readers_.as<uint32_t>()[address - begin + byte];
+    const uint32_t earlier_reader = __atomic_load_n(reader, __ATOMIC_RELAXED);
+    if (kind == Access::load && earlier_reader != own_block && earlier_reader != kMany) {
+      __atomic_store_n(reader, earlier_reader == 0 ? own_block : kMany, __ATOMIC_RELAXED);
+    }
+    if (kind == Access::store && earlier_reader != 0 && earlier_reader != own_block && !trusts_other_blocks) {
+      return {true, false, Access::load, earlier_reader == kMany, earlier_reader - 2u, 0};
+    }
     uint64_t* record = &records[address - begin + byte];
     const uint64_t earlier = kind == Access::load ? __atomic_load_n(record, __ATOMIC_RELAXED)
                                                   : __atomic_exchange_n(record, own, __ATOMIC_RELAXED);
@@ -65,7 +76,14 @@ TensorShadow::Conflict TensorShadow::access(const RaceClock& clock, uintptr_t ad
         same_block ? time == kLastTime ||
                          clock.ordered(thread_of(earlier), clock.block_start() + static_cast<uint32_t>(time), thread)
                    : kind == Access::load && trusts_other_blocks;
-    if (!ordered) return {true, same_block, is_atomic(earlier), block_of(earlier) - 2, thread_of(earlier)};
+    if (!ordered) {
+      return {true,
+              same_block,
+              is_atomic(earlier) ? Access::atomic : Access::store,
+              false,
+              block_of(earlier) - 2,
+              thread_of(earlier)};
+    }
   }
   return {};
 }

@@ -38,8 +38,9 @@ class TensorShadow {
   struct Conflict {
     bool found = false;
     bool same_block = false;
-    bool atomic = false;  // the earlier access
-    uint64_t block = 0;   // low 30 bits of its number
+    Access earlier = Access::load;
+    bool many_blocks = false;  // several blocks read it: then block and thread are unknown, as thread is for any load
+    uint64_t block = 0;        // low 30 bits of its number
     uint32_t thread = 0;
   };
 
@@ -47,8 +48,8 @@ class TensorShadow {
 
   bool holds(uintptr_t address, size_t bytes) const { return address >= begin && address + bytes <= end; }
 
-  // Who else wrote these bytes in this launch, unordered with the access? `trusts_other_blocks`: the reading block has
-  // synchronised with others, so what they wrote may be read.
+  // Who else wrote these bytes in this launch, unordered with the access, or which other block read what is written
+  // now? `trusts_other_blocks`: the block has synchronised with others, so what they wrote may be read.
   Conflict access(const RaceClock& clock, uintptr_t address, uint32_t bytes, Access kind, uint64_t block,
                   uint32_t thread, bool trusts_other_blocks) const;
   void touch(uintptr_t address, uint32_t bytes, Access kind) const;
@@ -60,6 +61,7 @@ class TensorShadow {
 
  private:
   LazyMemory writers_;          // a record a byte, where written memory is checked
+  LazyMemory readers_;          // likewise: block + 1 of the one block that has read the byte, or kMany
   LazyMemory loaded_, stored_;  // a bit a byte, where counted
 };
 

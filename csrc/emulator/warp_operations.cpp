@@ -65,9 +65,9 @@ Type larger(Type a, Type b) {
 
 }  // namespace
 
-const WarpOperation kShuffle{"a shuffle", shuffle};
-const WarpOperation kBallot{"a vote", ballot};
-const WarpOperation kMatchAny{"a match", match_any};
+const WarpOperation kShuffle{"shuffle", shuffle};
+const WarpOperation kBallot{"vote", ballot};
+const WarpOperation kMatchAny{"match", match_any};
 const WarpOperation kReduceAdd{"__reduce_add_sync", [](void* const* deposits, uint32_t arrived) {
                                  reduce<uint32_t>(deposits, arrived, [](uint32_t a, uint32_t b) { return a + b; });
                                }};
