@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "emulator/cuda_language.h"
+#include "emulator/observe.h"
 #include "ptx/vector.h"
 
 namespace fastconv::emulator {
@@ -41,6 +43,8 @@ void write_async_target(void* destination, const uint32_t (&data)[4]) {
 // False where the launch does not want copies to be late: then the caller writes at once.
 bool defer_async_copy(const AsyncCopy& copy);
 void commit_async_copies();
+// A new block begins: copies of a thread that never waited for them, or that failed, are void.
+void forget_async_copies();
 // Takes one copy that is due from those that may be under way, in a random order; false when none is left.
 bool take_landing_copy(int pending_groups, AsyncCopy& copy);
 
@@ -50,6 +54,7 @@ void copy_async(void* destination, const void* source, int source_bytes) {
   read_async_source<bytes>(copy, source, source_bytes);
   if (defer_async_copy(copy)) {
     write_async_target<bytes>(destination, {kPoison, kPoison, kPoison, kPoison});
+    poison_shared(destination, bytes);
   } else {
     write_async_target<bytes>(destination, copy.data);
   }

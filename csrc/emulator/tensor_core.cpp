@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "common/numeric.h"
+#include "emulator/observe.h"
 
 namespace fastconv::emulator {
 namespace {
@@ -100,18 +101,18 @@ void visit_accumulators(Operands& operands, void* const* deposits, const MmaLane
   }
 }
 
-// Four rows by eight columns in registers.
+// Four rows by eight columns in registers. The products of one mma are added up before they meet the accumulator, as on
+// the hardware, whose order beyond that is not specified.
 template <int depth>
 void multiply(Operands& operands, int rows, int columns) {
   for (int m = 0; m < rows; m += 4) {
     for (int n = 0; n < columns; n += 8) {
-      Float8 sums[4];
-      for (int i = 0; i < 4; ++i) sums[i] = *reinterpret_cast<const Float8*>(&operands.d[m + i][n]);
+      Float8 sums[4] = {};
       for (int k = 0; k < depth; ++k) {
         const Float8 b = *reinterpret_cast<const Float8*>(&operands.b[k][n]);
         for (int i = 0; i < 4; ++i) sums[i] += operands.a[m + i][k] * b;
       }
-      for (int i = 0; i < 4; ++i) *reinterpret_cast<Float8*>(&operands.d[m + i][n]) = sums[i];
+      for (int i = 0; i < 4; ++i) *reinterpret_cast<Float8*>(&operands.d[m + i][n]) += sums[i];
     }
   }
 }
@@ -120,6 +121,7 @@ void complete_multiply(void* const* deposits, uint32_t arrived) {
   require_whole_warp("mma", arrived);
   const MmaLane shape = *static_cast<const MmaLane*>(deposits[0]);
   if (shape.rows > kMaxRows || shape.columns > kMaxColumns) fail("mma: more tiles than the emulator has room for");
+  count_operation(shape.kind == MmaKind::tf32 ? "mma.m16n8k8" : "mma.m16n8k16", uint64_t(shape.rows) * shape.columns);
   static thread_local Operands operands;
   gather_inputs(operands, deposits, shape);
   visit_accumulators(operands, deposits, shape, [](float* lane, float* place) { std::memcpy(place, lane, 8); });

@@ -32,9 +32,9 @@ std::string why_not_any(const ConvProblem& problem) {
   return "";
 }
 
-std::vector<std::string> names_by_time(std::vector<Candidate> candidates) {
+std::vector<std::string> names_by_rank(std::vector<Candidate> candidates) {
   std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
+                   [](const Candidate& a, const Candidate& b) { return a.rank < b.rank; });
   std::vector<std::string> names;
   for (Candidate& candidate : candidates) names.push_back(std::move(candidate.name));
   return names;

@@ -56,9 +56,9 @@ std::string why_not_any(const ConvProblem& problem);
 // What all families do with a candidate, once they know its work.
 struct Candidate {
   std::string name;
-  double seconds;
+  double rank;
 };
-std::vector<std::string> names_by_time(std::vector<Candidate> candidates);
+std::vector<std::string> names_by_rank(std::vector<Candidate> candidates);
 
 // Adds the splits and finishes the outputs. outputs: what the columns and rows of `parameters` are stored in.
 void launch_reduce(DataType dtype, const ReduceParameters& parameters, const void* partial, int64_t partial_bytes,

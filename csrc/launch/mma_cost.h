@@ -16,6 +16,7 @@ struct Machine {
   double tensor_flops_per_clock;  // of one multiprocessor, 16-bit operands, through mma.sync
   double cache_bytes_per_clock;   // from the second-level cache, of one multiprocessor
   double memory_bandwidth;        // bytes a second
+  double cache_bytes;             // of the second-level cache
   int block_shared_bytes;         // most that a block may have
   int shared_bytes;               // of a multiprocessor
 
@@ -73,32 +74,44 @@ inline double predict_seconds(const Machine& machine, const Tile& tile, int shar
   const double busy = std::min(1.0, 0.5 + 0.5 * together * tile.warps() / kWarpsToHideLatency);
   const double slice_clocks = std::max({math / busy, shared, cache});
   const double clocks = most * work.slices / splits * slice_clocks + kBlockClocks * most / together;
-  double seconds = std::max(clocks / machine.clock, work.memory_bytes / machine.memory_bandwidth);
+  // Multiprocessors that have nothing to do load nothing, either.
+  const double bandwidth = machine.memory_bandwidth * last_wave_efficiency(blocks, machine.multiprocessors);
+  double seconds = std::max(clocks / machine.clock, work.memory_bytes / bandwidth);
   if (splits > 1) {
-    seconds += kLaunchSeconds + 8.0 * splits * work.partial_elements / machine.memory_bandwidth;
+    // Written and read once; parts that fit the cache do not leave it.
+    const double bytes = 4.0 * splits * work.partial_elements;
+    seconds += kLaunchSeconds + 2 * bytes / (machine.memory_bandwidth * (bytes < machine.cache_bytes / 2 ? 2 : 1));
   }
   return seconds + kLaunchSeconds * work.extra_launches;
 }
 
-// The number of splits that is predicted to be fastest, at least `fewest_slices` slices each.
+// What candidates are ranked by. The model is coarse: what leaves multiprocessors idle has to be predicted clearly
+// faster to come first.
+inline double rank(const Machine& machine, const Tile& tile, int shared_bytes, const Work& work, int splits) {
+  constexpr double kBalanced = 0.85, kClearly = 1.3;
+  const bool balanced = last_wave_efficiency(work.blocks * splits, machine.multiprocessors) >= kBalanced;
+  return predict_seconds(machine, tile, shared_bytes, work, splits) * (balanced ? 1 : kClearly);
+}
+
+// The number of splits that ranks first.
 inline int best_splits(const Machine& machine, const Tile& tile, int shared_bytes, const Work& work, int most_splits) {
   constexpr int kFewestSlices = 4;
-  most_splits = std::min(most_splits, static_cast<int>(work.slices / kFewestSlices));
+  most_splits = std::min(most_splits, static_cast<int>(std::min(work.slices, 1e6) / kFewestSlices));
   int best = 1;
-  double best_seconds = predict_seconds(machine, tile, shared_bytes, work, 1);
+  double best_rank = rank(machine, tile, shared_bytes, work, 1);
   for (int splits = 2; splits <= most_splits; ++splits) {
-    const double seconds = predict_seconds(machine, tile, shared_bytes, work, splits);
-    if (seconds < best_seconds) best = splits, best_seconds = seconds;
+    const double found = rank(machine, tile, shared_bytes, work, splits);
+    if (found < best_rank) best = splits, best_rank = found;
   }
   return best;
 }
 
 inline Machine Machine::of(const Target& target) {
-  Machine machine{target.multiprocessors, 1.41e9, 2048, 32, 1.5e12, 163 * 1024, 164 * 1024};
+  Machine machine{target.multiprocessors, 1.41e9, 2048, 32, 1.5e12, 40e6, 163 * 1024, 164 * 1024};
   if (target.capability == 86 || target.capability == 89 || target.capability >= 120) {
-    machine = {target.multiprocessors, 1.7e9, 1024, 24, 0.8e12, 99 * 1024, 100 * 1024};
+    machine = {target.multiprocessors, 1.7e9, 1024, 24, 0.8e12, 6e6, 99 * 1024, 100 * 1024};
   } else if (target.capability >= 90) {
-    machine = {target.multiprocessors, 1.7e9, 2560, 32, 3.3e12, 227 * 1024, 228 * 1024};
+    machine = {target.multiprocessors, 1.7e9, 2560, 32, 3.3e12, 50e6, 227 * 1024, 228 * 1024};
   }
   return machine;
 }

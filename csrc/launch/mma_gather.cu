@@ -170,7 +170,7 @@ std::vector<std::string> configs(const ConvProblem& problem) {
       if (splits == 1) break;
     }
   }
-  return names_by_time(std::move(found));
+  return names_by_rank(std::move(found));
 }
 
 std::string can_implement(const ConvProblem& problem, const std::string& text) {

@@ -117,7 +117,7 @@ struct Geometry {
   int64_t workspace_bytes(int splits) const { return packed_bytes + converted_bytes + partial_bytes(splits) + 1024; }
   int most_splits() const {
     const int64_t left = kMostWorkspaceBytes - workspace_bytes(1);
-    return static_cast<int>(std::clamp<int64_t>(left / (4 * pixels() * partial_pitch), 1, 32));
+    return static_cast<int>(std::clamp<int64_t>(left / (4 * pixels() * partial_pitch), 1, 128));
   }
 };
 

@@ -91,7 +91,7 @@ std::vector<std::string> configs(const ConvProblem& problem) {
           {config_name(kernel.tile, option), predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, option)});
     }
   }
-  return names_by_time(std::move(found));
+  return names_by_rank(std::move(found));
 }
 
 std::string can_implement(const ConvProblem& problem, const std::string& text) {
