@@ -89,7 +89,10 @@ def fits_rows(parameters):
         parameter
         for width in (2, 7, 16)
         for parameter in fits_rows(
-            every_config("conv_fprop_rows", conv_problems("fprop", CONVOLUTION | {"x": (1, 6, 5, 19), "w": (8, 3, 3, width), "dilation": (1, 1)}))
+            every_config(
+                "conv_fprop_rows",
+                conv_problems("fprop", CONVOLUTION | {"x": (1, 6, 5, 19), "w": (8, 3, 3, width), "dilation": (1, 1)}),
+            )
         )
     ],
 )

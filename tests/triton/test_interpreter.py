@@ -63,9 +63,13 @@ def test_every_bfloat16_is_read_exactly():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_conversion_rounds_to_nearest_even(dtype, seed):
     generator = torch.Generator().manual_seed(seed)
-    random = torch.randn(20_000, generator=generator) * torch.exp2(torch.randint(-40, 40, (20_000,), generator=generator))
+    random = torch.randn(20_000, generator=generator) * torch.exp2(
+        torch.randint(-40, 40, (20_000,), generator=generator)
+    )
     one = torch.ones(1).view(torch.int32) + torch.arange(0, 1 << 17, 1 << 12, dtype=torch.int32)
-    edges = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 3.39e38, -3.4e38, 65519.9, 65520.0, 1e-40])
+    edges = torch.tensor(
+        [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 3.39e38, -3.4e38, 65519.9, 65520.0, 1e-40]
+    )
     x = torch.cat([random, one.view(torch.float32), -one.view(torch.float32), edges])
     actual, expected = convert(x, dtype), x.to(dtype)
     assert torch.equal(actual.isnan(), expected.isnan())
@@ -137,7 +141,9 @@ def test_a_failing_interpreted_kernel_leaves_no_trace():
     before = snapshot()
     plan = small_plan()
     (launch,) = plan.launches
-    broken = {name: value for name, value in launch.constants.items() if name != "ACTIVATION"} | {"ACTIVATION": object()}
+    broken = {name: value for name, value in launch.constants.items() if name != "ACTIVATION"} | {
+        "ACTIVATION": object()
+    }
     options = interpreter.interpreter_builder.options
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the interpreter makes of a missing tensor
         Launch(launch.kernel, 1, launch.scalars, broken).run({"x": None}, torch.device("cpu"))
@@ -172,7 +178,14 @@ def test_index_overflow_is_reported_where_it_is_asked_for():
 @pytest.mark.parametrize("conv_pass", ["fprop", "dgrad", "wgrad"])
 def test_kernels_do_not_overflow_32_bit_indices(conv_pass, seed):
     problem = conv_problem(
-        conv_pass, (2, 4, 6, 5), (6, 2, 3, 3), torch.float32, stride=(2, 1), padding=(1, 2, 0, 1), groups=2, has_bias=True
+        conv_pass,
+        (2, 4, 6, 5),
+        (6, 2, 3, 3),
+        torch.float32,
+        stride=(2, 1),
+        padding=(1, 2, 0, 1),
+        groups=2,
+        has_bias=True,
     )
     tensors = inputs_of(problem, seed)
     with index_overflow_checks():

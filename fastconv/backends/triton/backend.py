@@ -12,7 +12,16 @@ from fastconv.plan import Candidate
 from fastconv.problem import Problem
 
 #: Modules that hold kernel families, as `FAMILIES`.
-_MODULES = ("conv_fprop", "conv_fprop_rows", "conv_dgrad", "conv_wgrad", "grouped", "grouped_wgrad", "channel_sum", "max_pool")
+_MODULES = (
+    "conv_fprop",
+    "conv_fprop_rows",
+    "conv_dgrad",
+    "conv_wgrad",
+    "grouped",
+    "grouped_wgrad",
+    "channel_sum",
+    "max_pool",
+)
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -68,7 +68,9 @@ def conv_fprop_rows_kernel(
     image_offsets = n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
     channel_offsets = (c + widen(group * group_channels, WIDE)) * x_stride_c
     w_stride_r = stride_of(w_stride_r, 2, W_UNIT, W_ALIGNMENT)
-    depth_offsets = c * stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT) + s * stride_of(w_stride_s, 3, W_UNIT, W_ALIGNMENT)
+    depth_offsets = c * stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT) + s * stride_of(
+        w_stride_s, 3, W_UNIT, W_ALIGNMENT
+    )
     filter_offsets = k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT)
     h = p * STRIDE_H - pad_top
     w = q * STRIDE_W - pad_left

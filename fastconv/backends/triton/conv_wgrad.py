@@ -172,7 +172,6 @@ def add_splits_kernel(
     tl.store(w_pointer + offsets, narrow(total, w_pointer.dtype.element_ty), mask=valid)
 
 
-
 def add_splits(w: Operand, dtype: torch.dtype, splits: int, wide: bool) -> Launch:
     """Adds a workspace [splits, K, R*S*C/G], columns in the order r, s, c, into w."""
     strides, constants = operand_arguments(w=w)

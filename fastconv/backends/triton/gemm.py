@@ -112,9 +112,13 @@ def estimate(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> Esti
 
 
 def shared_bytes(problem: ConvProblem, config: TileConfig) -> int:
-    """The operands of every stage, or the output tile that passes through shared memory on its way out."""
+    """The operands of the stages in flight, or the output tile that passes through shared memory on its way out.
+
+    Before Hopper the tile in use has moved to registers, so one stage fewer is held.
+    """
     itemsize = problem.dtype.itemsize
-    stages = (config.block_m + config.block_n) * config.block_k * itemsize * max(config.num_stages - 1, 1)
+    held = max(config.num_stages - (problem.target.capability < 90), 1)
+    stages = (config.block_m + config.block_n) * config.block_k * itemsize * held
     return max(stages, config.block_m * config.block_n * itemsize)
 
 

@@ -30,6 +30,7 @@ from fastconv.problem import ConvProblem, Operand
 #: Channels of a group up to which a candidate is offered: beyond, even a half-empty tensor-core tile does better.
 MOST_GROUP_CHANNELS = 16
 
+
 @device_function
 def _first_tap(row, TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, TAP_STEP: tl.constexpr):
     """The first tap that brings an input row to a whole output row; TAPS where there is none. Others follow TAP_STEP apart."""
