@@ -98,11 +98,18 @@ def expected_results(case: Case, tensors: Tensors, dy: torch.Tensor) -> dict[str
     output = ACTIVATIONS[case.activation](inner)
     truth = {"output": output.detach()} | gradients_of(output, dy64, exact)
 
-    # The slope of an activation is of the order of 1 and, however small it is, has an absolute error: |dy| stands for
-    # its product with dy.
     absolute = tensors.map(lambda tensor: to_double(tensor).abs())
     inner_magnitude = preactivation(case, absolute)
-    magnitudes = {"output": inner_magnitude.detach()} | gradients_of(inner_magnitude, dy64.abs(), absolute)
+    d_inner = dy64.abs()
+    if case.activation not in EXACT_ACTIVATIONS:
+        # The slope is of the order of 1 and, however small it is, has an absolute error, of its own and from the sum.
+        d_inner = d_inner * (1 + inner_magnitude.detach())
+    magnitudes = {"output": inner_magnitude.detach()} | gradients_of(inner_magnitude, d_inner, absolute)
+    spreads = {}
+    if case.activation not in EXACT_ACTIVATIONS and case.torch_dtype.itemsize == 2:
+        squared = absolute.map(torch.square)
+        squares = gradients_of(preactivation(case, squared), dy64.square(), squared)
+        spreads = {name: square.sqrt() for name, square in squares.items()}
 
     largest_exact = 1 / unit_roundoff(case.torch_dtype)
     integers = case.data == "integers" and case.activation in EXACT_ACTIVATIONS
@@ -117,7 +124,10 @@ def expected_results(case: Case, tensors: Tensors, dy: torch.Tensor) -> dict[str
             case.torch_dtype,
             exact=exactly[name],
             torch_results=[results[name] for results in own],
+            # One error in a slope goes into many elements.
+            independent=case.activation in EXACT_ACTIVATIONS,
             magnitude=magnitudes[name],
+            spread=spreads.get(name),
         )
         for name, values in truth.items()
     }
