@@ -13,10 +13,12 @@ namespace fastconv {
 template <typename Index>
 using Unsigned = typename std::make_unsigned<Index>::type;
 
-// Blocks of 128 threads that share a multiprocessor: leaves a thread 128 registers, and 168 or 255 where its sums are
-// float64 or its offsets have 64 bits or both.
+// Blocks of 128 threads that share a multiprocessor, which sets how many registers a thread may have: 128, or 168 for
+// sums in float64, or 255 for offsets of 64 bits.
 template <typename Value, typename Index>
-constexpr int kResidentBlocks = 4 - (sizeof(Value) == 8) - (sizeof(Index) == 8);
+constexpr int kResidentBlocks = sizeof(Index) == 8   ? 2
+                                : sizeof(Value) == 8 ? 3
+                                                     : 4;
 
 template <typename Index>
 struct Strides {
