@@ -8,6 +8,7 @@ import filecmp
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import ClassVar
@@ -112,7 +113,17 @@ def compile_modules(toolchain: Toolchain, settings: Settings) -> list[graph.Modu
         raise BuildError(
             "compiling failed; the compiler's message stands above, after the line that begins with FAILED."
         )
+    for module in built:
+        _check_that_it_loads(ROOT / module.output)
     return built
+
+
+def _check_that_it_loads(module: Path) -> None:
+    """A function that nobody defines is no error when a shared library is linked, so it is looked for here."""
+    script = "import ctypes, os, sys; ctypes.PyDLL(sys.argv[1], mode=os.RTLD_NOW)"
+    result = subprocess.run([sys.executable, "-c", script, module], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise BuildError(f"a compiled module does not load: {result.stderr.strip().splitlines()[-1]}")
 
 
 def _link(path: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from fastconv import backends as backend_registry
 from fastconv._version import __version__
 
 #: Libraries whose version changes what fastconv does.
@@ -30,6 +31,16 @@ VARIABLES = (
     r"TORCH_CUDA_ARCH_LIST|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     r"CXX|CXXFLAGS|LDFLAGS|MAX_JOBS|OMP_NUM_THREADS",
 )
+
+#: Backend and device of the tensors -> how it works there.
+WAYS = {
+    ("cuda", "cuda"): "the CUDA C++ kernels on the GPU",
+    ("triton", "cuda"): "the Triton kernels on the GPU",
+    ("aten", "cuda"): "PyTorch's own kernels: cuDNN",
+    ("cuda", "cpu"): "the CUDA C++ kernels in the host emulator",
+    ("triton", "cpu"): "the Triton kernels in Triton's interpreter",
+    ("aten", "cpu"): "PyTorch's own kernels: oneDNN",
+}
 
 MODULES = ("_emulator", "_emulator_checked", "_cuda")
 
@@ -122,6 +133,22 @@ def driver_version() -> str:
         return ""
 
 
+def backends() -> list[dict[str, str]]:
+    """For each backend and kind of tensor: how it runs there, and what keeps it from doing so, empty where nothing does."""
+    return [
+        {"backend": name, "device": device, "how": how, "unavailable": backend_registry.unavailable(name, device)}
+        for (name, device), how in WAYS.items()
+    ]
+
+
+def caches() -> dict[str, str]:
+    """Folders that keep results between programs."""
+    triton = os.environ.get("TRITON_CACHE_DIR") or str(
+        Path(os.environ.get("TRITON_HOME") or Path.home(), ".triton/cache")
+    )
+    return {"Triton's compiled kernels": _folder_state(triton)}
+
+
 def environment() -> dict[str, str]:
     pattern = re.compile("|".join(f"(?:{variable})" for variable in VARIABLES))
     return {name: os.environ[name] for name in sorted(os.environ) if pattern.fullmatch(name)}
@@ -134,3 +161,11 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _folder_state(folder: str) -> str:
+    path = Path(folder)
+    if not path.is_dir():
+        return f"{folder} (not there yet)"
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return f"{folder} ({size / 2**20:.0f} MiB)"

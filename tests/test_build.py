@@ -298,6 +298,14 @@ def test_compile_error_shows_the_compilers_message(project):
     assert "compiling failed" in result.stderr
 
 
+def test_undefined_function_fails_the_build_not_the_first_import(project):
+    project.write("csrc/common/common.cpp", "")
+    result = project.run("setup.py", "build_ext", "--inplace")
+    assert result.returncode != 0
+    assert "does not load" in result.stderr
+    assert "common_part" in result.stderr
+
+
 def test_module_of_an_earlier_build_does_not_outlive_the_report(project):
     project.build()
     assert list(project.root.glob("fastconv/_cuda*.so"))
