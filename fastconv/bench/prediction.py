@@ -106,6 +106,13 @@ def run_small(row: Row, small: Case, name: str, checks: Sequence[Any], own: Accu
         row.counted = summary_of(counts, small)
 
 
-def summary_of(counts: Any, small: Case) -> dict[str, float]:
-    """The figures that stand in for time: traffic over what must move, sector use, bank conflicts."""
-    return {"compulsory_bytes": small.bytes_moved(), **counts.totals()}
+def summary_of(counts: emulator.Counters, small: Case) -> dict[str, float]:
+    """The figures that stand in for time: traffic over what must move, and bank conflicts."""
+    totals = counts.totals()
+    compulsory = small.bytes_moved()
+    return {
+        **totals,
+        "compulsory_bytes": compulsory,
+        "distinct_ratio": totals["distinct_bytes"] / compulsory,
+        "sector_ratio": totals["sector_bytes"] / compulsory,
+    }

@@ -152,8 +152,8 @@ _PREDICTED = (
     Column("bound (predicted)", lambda row: row.bound),
     Column("cost model us (predicted)", lambda row: microseconds(row.predicted_seconds), numeric=True),
     Column("of roofline (predicted)", lambda row: _percent(predicted_share(row)), numeric=True),
-    Column("requested / compulsory bytes", lambda row: _number(row.counted.get("traffic_ratio"), ".2f"), numeric=True),
-    Column("sector use", lambda row: _percent(row.counted.get("sector_use")), numeric=True),
+    Column("distinct / compulsory bytes", lambda row: _number(row.counted.get("distinct_ratio"), ".2f"), numeric=True),
+    Column("sectors / compulsory bytes", lambda row: _number(row.counted.get("sector_ratio"), ".2f"), numeric=True),
     Column("bank conflicts", lambda row: _number(row.counted.get("bank_conflicts"), ".0f"), numeric=True),
 )
 

@@ -1,0 +1,242 @@
+"""One run of the benchmark, from what was asked for to the report: what `fastconv bench` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fastconv.bench import contestants, environment, prediction, report
+from fastconv.bench.cases import Case, Selection, by_expected_gap, select
+from fastconv.bench.hardware import gpu_like, gpu_named
+from fastconv.bench.measurement import Effort
+from fastconv.bench.names import known
+from fastconv.bench.report import tables
+from fastconv.bench.results import SCHEMA, Results, Row, Writer, load
+from fastconv.bench.runner import Field
+from fastconv.bench.supervisor import Job, supervise
+
+#: Where results go unless a folder is named.
+HOME = Path("fastconv-bench")
+
+#: Without a GPU a quick run must be over in three minutes with its report; what is left then is left out, and said.
+QUICK_BUDGET_WITHOUT_GPU = 140.0
+
+QUICK_EFFORT = Effort(seconds=0.04, least=7, most=30, batch_seconds=2e-3)
+
+
+@dataclasses.dataclass
+class Options:
+    selection: Selection
+    backends: Sequence[str] = ()
+    kernels: Sequence[str] = ()
+    baselines: Sequence[str] | None = None  # None: all, without torch.compile in a quick run
+    peers: Sequence[str] = ()
+    gpu: str = "H200"  # of predictions, where there is no GPU
+    output: Path | None = None
+    resume: bool = False
+    time_budget: float | None = None  # seconds
+    measured: bool = dataclasses.field(default_factory=torch.cuda.is_available)
+
+
+@dataclasses.dataclass
+class Finished:
+    results: Results
+    folder: Path
+    complete: bool
+    reason: str
+    seconds: float
+    files: list[Path]
+
+
+def run(options: Options, console: Console) -> Finished:
+    """Raises ValueError (UnknownNameError) for what cannot be asked for, before anything runs."""
+    began = time.time()
+    cases = select(options.selection)
+    job = make_job(options, cases, began)
+    folder = output_folder(options)
+    path = folder / "results.jsonl"
+    done = finished_rows(path) if options.resume else set()
+    facts = environment.collect()
+    if not options.measured:
+        gpu = gpu_named(options.gpu)
+        facts |= {"predicted_gpu": gpu.name, "ceilings": dataclasses.asdict(gpu.ceilings())}
+    writer = Writer(path, facts, resume=options.resume)
+    names = [name for case in job.cases for name in row_ids(case, options, job)]
+    left = [name for name in names if name not in done]
+    what = "Measuring" if options.measured else f"Checking in emulation, predicting for {options.gpu}"
+    console.print(f"{what}: {len(left)} rows of {len(cases)} cases; results in {folder}")
+    try:
+        with _progress(console) as progress:
+            task = progress.add_task("starting", total=len(names), completed=len(names) - len(left))
+            outcome = supervise(
+                job,
+                writer,
+                folder / "worker.log",
+                done,
+                on_row=lambda row: _show_row(progress, task, row),
+                on_begin=lambda name: progress.update(task, description=_short(name)),
+            )
+        missing = len(left) - len(outcome.rows)
+        if missing > 0:
+            note = f"{outcome.reason or 'the run ended early'}: {missing} of {len(names)} rows are missing; --resume adds them"
+        else:
+            note = ""
+        writer.write({"record": "environment", "schema": SCHEMA, "incomplete": note})
+        if options.measured:
+            writer.write({"record": "gpu state", "time": time.time(), **environment.gpu_state()})
+    finally:
+        writer.close()
+    results = load(path)
+    with console.status("Drawing the report"):
+        files = report.write_all(results, folder)
+    return Finished(results, folder, outcome.complete, note, time.time() - began, [path, *files])
+
+
+def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
+    quick = options.selection.quick
+    contestants.check_kernels(options.kernels, cases)
+    backends = tuple(options.backends)
+    for name in backends:
+        known("backend", name, contestants.OUR_BACKENDS)
+    baselines = options.baselines
+    if baselines is None:
+        baselines = [name for name in contestants.BASELINES if not (quick and name == "pytorch-compile")]
+    for name in baselines:
+        known("baseline", name, contestants.BASELINES)
+    budget = options.time_budget
+    if not options.measured:
+        backends = tuple(name for name in backends if name in prediction.BACKENDS) if backends else prediction.BACKENDS
+        if not backends:
+            raise ValueError(
+                f"backend is {', '.join(options.backends)}, but without a GPU only cuda and triton are checked"
+            )
+        if quick and budget is None:
+            budget = QUICK_BUDGET_WITHOUT_GPU
+    if budget is not None and budget <= 0:
+        raise ValueError(f"time_budget is {budget:g} seconds, but must be above 0")
+    field = Field(backends or Field.backends, tuple(options.kernels), tuple(baselines), tuple(options.peers))
+    device_name, capability = _device()
+    gpu = gpu_like(device_name, capability) if options.measured else gpu_named(options.gpu)
+    if options.time_budget is not None:
+        cases = by_expected_gap(cases, gpu.ceilings())
+    return Job(
+        mode="measured" if options.measured else "predicted",
+        cases=cases,
+        field=dataclasses.asdict(field),
+        effort=dataclasses.asdict(QUICK_EFFORT if quick else Effort()),
+        gpu=options.gpu,
+        deadline=float("inf") if budget is None else began + budget,
+    )
+
+
+def row_ids(case: Case, options: Options, job: Job) -> list[str]:
+    if not options.measured:
+        return [f"{case.key} fastconv-{name}" for name in job.field["backends"]]
+    return [f"{case.key} {one.name}" for one in Field(**job.field).of(case)]
+
+
+def finished_rows(path: Path) -> set[str]:
+    """What a resumed run need not do again: rows with a figure, and those that cannot have one."""
+    if not path.exists():
+        return set()
+    return {row.id for row in load(path).rows}
+
+
+def output_folder(options: Options) -> Path:
+    if options.output is not None:
+        return options.output
+    if options.resume:
+        runs = sorted(HOME.glob("*/results.jsonl"), key=lambda path: path.stat().st_mtime)
+        if not runs:
+            raise ValueError(f"resume: there is no run in {HOME}/ yet; name one with --output")
+        return runs[-1].parent
+    device_name, _ = _device()
+    name = re.sub(r"\W+", "-", device_name.lower()).strip("-") or f"predicted-{options.gpu.lower()}"
+    return HOME / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _device() -> tuple[str, int]:
+    if not torch.cuda.is_available():
+        return "", 80
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return properties.name, properties.major * 10 + properties.minor
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, TextColumn("{task.description}"), console=console, transient=True)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 70 else name[:67] + "..."
+
+
+def _show_row(progress: Progress, task: Any, row: Row) -> None:
+    progress.advance(task)
+    if row.status in ("wrong", "rejected", "failed"):
+        progress.console.print(f"[red]{row.status}[/red] {row.id}: {row.reason}", highlight=False)
+
+
+def print_summary(finished: Finished, console: Console) -> None:
+    """A short table last: what a log's end shows."""
+    results = finished.results
+    predicted = tables.is_predicted(results)
+    source = _predicted_summary(results) if predicted else tables.summary(results)
+    title = f"PREDICTED for {results.environment.get('predicted_gpu')}, not measured" if predicted else results.title
+    for content, heading in ((tables.verdict_counts(results), "Rows"), (source, title)):
+        if not content.rows:
+            continue
+        shown = Table(title=heading, title_justify="left")
+        for index, name in enumerate(content.columns):
+            shown.add_column(name, justify="right" if index in content.numeric else "left")
+        for row in content.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    if not predicted:
+        lost = [row for row in tables.ours(results.rows) if row.ratio is not None and row.ratio < 1]
+        console.print(f"{len(lost)} losses; the report lists them all.")
+    if finished.reason:
+        console.print(f"[yellow]Not complete:[/yellow] {finished.reason}", highlight=False)
+    console.print(f"{finished.seconds:.0f} s. Report: {finished.folder / 'report.html'}", soft_wrap=True)
+
+
+def _predicted_summary(results: Results) -> tables.Table:
+    """By suite and backend: how many layers are right, and the predicted share of the roofline."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in results.rows:
+        groups.setdefault((row.suite, row.contestant), []).append(row)
+    table = tables.Table(
+        ["suite", "contestant", "checked right", "share of roofline (predicted)", "distinct / compulsory bytes"],
+        [],
+        frozenset((2, 3, 4)),
+    )
+    for (suite, contestant), rows in sorted(groups.items()):
+        right = [row for row in rows if row.status == "ok"]
+        shares = [share for row in right if (share := tables.predicted_share(row))]
+        traffic = [row.counted["distinct_ratio"] for row in right if "distinct_ratio" in row.counted]
+        table.rows.append(
+            [
+                suite,
+                contestant,
+                f"{len(right)} of {len(rows)}",
+                f"{min(shares):.0%} to {max(shares):.0%}" if shares else "",
+                f"{min(traffic):.2f} to {max(traffic):.2f}" if traffic else "",
+            ]
+        )
+    return table

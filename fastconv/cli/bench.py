@@ -1,0 +1,160 @@
+"""fastconv bench: layers of real networks against PyTorch's best, or checked and predicted where there is no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fastconv.cli.options import fail
+
+app = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_markup_mode="rich")
+
+_MANY = "May be given several times."
+
+
+@app.callback()
+def bench(
+    context: typer.Context,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few layers of every suite, bfloat16, channels_last.")
+    ] = False,
+    suite: Annotated[list[str] | None, typer.Option(help=f"A suite; `fastconv bench list` names them. {_MANY}")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--filter", help=f"Part or pattern of suite/layer: resnet50/layer1*. {_MANY}")
+    ] = None,
+    family: Annotated[list[str] | None, typer.Option(help=f"dense, depthwise, grouped, ... {_MANY}")] = None,
+    direction: Annotated[list[str] | None, typer.Option("--pass", help=f"fwd, dgrad, wgrad, fwd+bwd. {_MANY}")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help=f"float64, float32, tf32, float16, bfloat16. {_MANY}")] = None,
+    layout: Annotated[list[str] | None, typer.Option(help=f"nchw, channels_last. {_MANY}")] = None,
+    batch: Annotated[int | None, typer.Option(help="Batch size; each suite has its own.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help=f"Ours: auto, cuda, triton, aten. {_MANY}")] = None,
+    kernel: Annotated[list[str] | None, typer.Option(help=f"One kernel family, beside the backends. {_MANY}")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help=f"pytorch, pytorch-benchmark, pytorch-other-layout, pytorch-compile, none. {_MANY}"),
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help=f"package.module:function that makes a Call of a Case. {_MANY}")
+    ] = None,
+    gpu: Annotated[str, typer.Option(help="Without a GPU: the one to predict for, A100, H100 or H200.")] = "H200",
+    time_budget: Annotated[
+        float | None, typer.Option(help="Seconds; the biggest expected gaps are measured first.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the results. Default: fastconv-bench/<gpu>-<time>.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --output, or with the latest run.")] = False,
+) -> None:
+    """Time layers of real networks against the best PyTorch can do, every result checked against float64 first.
+
+    On a machine without a GPU: check the kernels in emulation, count what they move, and [bold]predict[/bold] for a named GPU.
+
+    [bold]Examples[/bold]
+
+      fastconv bench --quick
+
+      fastconv bench --suite resnet50 --pass fwd --dtype bfloat16 --time-budget 300
+
+      fastconv bench compare before after
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from fastconv.bench import session
+    from fastconv.bench.cases import Selection
+
+    selection = Selection(
+        tuple(suite or ()), tuple(layer or ()), tuple(family or ()), tuple(direction or ()), tuple(dtype or ()),
+        tuple(layout or ()), batch, quick,
+    )  # fmt: skip
+    baselines = None if baseline is None else tuple(name for name in baseline if name != "none")
+    options = session.Options(
+        selection,
+        tuple(backend or ()),
+        tuple(kernel or ()),
+        baselines,
+        tuple(peer or ()),
+        gpu.upper(),
+        output,
+        resume,
+        time_budget,
+    )
+    console = Console()
+    try:
+        finished = session.run(options, console)
+    except (ValueError, OSError, ImportError, AttributeError) as error:
+        fail(str(error))
+    session.print_summary(finished, console)
+    if not finished.results.rows or finished.reason.startswith("the worker could not start"):
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_suites() -> None:
+    """The suites, how many layers each has, and where they are from."""
+    from fastconv.bench.suite import load_suite, suite_names
+
+    table = Table("suite", "layers", "quick", "batch", "source")
+    for name in suite_names():
+        suite = load_suite(name)
+        quick = sum(layer.quick for layer in suite.layers)
+        table.add_row(name, str(len(suite.layers)), str(quick), str(suite.batch), suite.source)
+    Console().print(table)
+
+
+@app.command("report")
+def render_report(
+    folder: Annotated[Path, typer.Argument(help="A folder with results.jsonl, or such a file.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write; default: beside the results.")] = None,
+) -> None:
+    """Write report and figures again, from results that are there."""
+    from fastconv.bench import report
+    from fastconv.bench.comparison import parse_side
+    from fastconv.bench.results import load
+
+    try:
+        path, _ = parse_side(str(folder))
+        written = report.write_all(load(path), output or path.parent)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    for path in written:
+        typer.echo(path)
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[str, typer.Argument(help="FILE or FOLDER of results, or FILE:CONTESTANT.")],
+    second: Annotated[str, typer.Argument(help="The same; a ratio above one says that this one is faster.")],
+    figure: Annotated[str, typer.Option(help="Which time: cold, warm or graph.")] = "cold",
+    rows: Annotated[int, typer.Option(help="How many of the slowest and of the fastest rows to show.")] = 10,
+) -> None:
+    """Two results, commits or contestants: geometric mean of the ratios with a bootstrap interval, and the extremes."""
+    from fastconv.bench import comparison
+
+    console = Console()
+    try:
+        found = comparison.compare(first, second, figure)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    if found.predicted:
+        console.print("[yellow]Both sides are PREDICTED, not measured.[/yellow]")
+    for line in found.differences:
+        console.print(f"[yellow]Not the same:[/yellow] {line}", highlight=False)
+    console.print(
+        f"Time of {first} / time of {second}: [bold]{found.mean()}[/bold] rows (95 % bootstrap interval)",
+        soft_wrap=True,
+    )
+    means = Table("suite", "pass", "ratio", "95 % interval", "rows")
+    for (suite, direction), mean in found.by("suite", "direction").items():
+        means.add_row(suite, direction, f"{mean.value:.3f}x", f"{mean.low:.3f} to {mean.high:.3f}", str(mean.count))
+    console.print(means)
+    extremes = found.pairs if len(found.pairs) <= 2 * rows else [*found.pairs[:rows], *found.pairs[-rows:]]
+    table = Table("ratio", "row", "kernel before", "kernel after")
+    for pair in extremes:
+        table.add_row(f"{pair.ratio:.3f}x", pair.second.id, pair.first.kernel, pair.second.kernel)
+    console.print(table)
+    if any(found.unmatched):
+        console.print(f"Only in the first: {found.unmatched[0]} rows; only in the second: {found.unmatched[1]}.")

@@ -1,0 +1,182 @@
+"""Statistics, the file of results, ratios and comparisons."""
+
+import csv
+import math
+
+import pytest
+
+from fastconv.bench import comparison
+from fastconv.bench.hardware import Gpu, gpu_named, occupancy
+from fastconv.bench.names import UnknownNameError
+from fastconv.bench.results import Writer, load, set_ratios, write_csv
+from fastconv.bench.statistics import Sample, geometric_mean
+from tests.bench.synthetic import cases, measured, predicted, write
+
+DEVICE = {"device": {"name": "made-up GPU"}}
+
+
+def test_a_sample_is_median_and_deciles():
+    one = Sample.of([float(n) for n in range(1, 12)])
+    assert (one.median, one.p10, one.p90, one.count) == (6.0, 2.0, 10.0, 11)
+    with pytest.raises(ValueError, match="empty"):
+        Sample.of([])
+
+
+def test_the_geometric_mean_of_a_ratio_and_its_inverse_is_one():
+    mean = geometric_mean([4.0, 0.25, 2.0, 0.5])
+    assert mean.value == pytest.approx(1)
+    assert mean.low < 1 < mean.high
+
+
+def test_the_bootstrap_interval_narrows_with_more_layers_and_is_a_point_for_equal_ratios():
+    few, many = geometric_mean([1.0, 2.0] * 4), geometric_mean([1.0, 2.0] * 64)
+    assert math.log(many.high / many.low) < math.log(few.high / few.low) / 2
+    same = geometric_mean([1.5] * 5)
+    assert same.low == pytest.approx(1.5) == pytest.approx(same.high)
+
+
+def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
+    import numpy
+
+    generator = numpy.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        mean = geometric_mean(numpy.exp(generator.normal(0.3, 0.5, 40)), resamples=400, seed=trial)
+        covered += mean.low <= math.exp(0.3) <= mean.high
+    assert 180 <= covered <= 199
+
+
+@pytest.mark.parametrize("ratios", [[], [1.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]])
+def test_a_mean_of_nothing_or_of_what_is_no_ratio_is_an_error(ratios):
+    with pytest.raises(ValueError, match="ratios"):
+        geometric_mean(ratios)
+
+
+def test_a_row_survives_the_file(tmp_path):
+    case = cases()[0]
+    row = measured(case, "fastconv-cuda", 1e-5)
+    row.notes, row.counted = ["a note"], {"sectors": 12}
+    row.largest_error = float("inf")
+    back = load(write(tmp_path / "r.jsonl", [row], **DEVICE)).rows[0]
+    row.largest_error = 1e308
+    assert back == row
+
+
+def test_of_a_row_that_is_there_twice_the_last_counts(tmp_path):
+    case = cases()[0]
+    results = load(write(tmp_path / "r.jsonl", [measured(case, "pytorch", 1.0), measured(case, "pytorch", 2.0)]))
+    assert [row.cold.median for row in results.rows] == [2.0]
+
+
+def test_an_interrupted_file_loads_and_goes_on(tmp_path):
+    one, two, *_ = cases()
+    path = write(tmp_path / "r.jsonl", [measured(one, "pytorch", 1.0)])
+    with path.open("a") as file:
+        file.write('{"record": "row", "kind": "meas')
+    assert len(load(path).rows) == 1
+    writer = Writer(path, {}, resume=True)
+    writer.write(measured(two, "pytorch", 1.0))
+    writer.close()
+    assert [row.key for row in load(path).rows] == [one.key, two.key]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "not json\n{}\n", '{"record": "environment", "schema": 999}\n', '{"record": "row"}\n']
+)
+def test_a_file_that_is_no_result_is_an_error(tmp_path, text):
+    path = tmp_path / "r.jsonl"
+    path.write_text(text)
+    with pytest.raises((ValueError, TypeError)):
+        load(path)
+
+
+def test_the_ratio_is_to_the_best_baseline_on_the_same_tensors():
+    case = cases()[0]
+    rows = [measured(case, name, seconds) for name, seconds in (
+        ("pytorch", 4e-5), ("pytorch-benchmark", 3e-5), ("pytorch-benchmark-nchw", 1e-5), ("fastconv-cuda", 2e-5))]  # fmt: skip
+    broken = measured(case, "pytorch-compile", 1e-9)
+    broken.status, broken.cold = "failed", None
+    set_ratios([*rows, broken])
+    assert rows[-1].ratio == pytest.approx(1.5)
+    assert rows[-1].best_baseline == "pytorch-benchmark"
+    assert rows[-1].ratio_any_layout == pytest.approx(0.5)
+    assert rows[0].ratio is None
+
+
+def test_csv_has_every_row_with_times_in_microseconds(tmp_path):
+    results = load(write(tmp_path / "r.jsonl", [measured(one, "pytorch", 2e-5) for one in cases()[:3]]))
+    write_csv(results, tmp_path / "r.csv")
+    lines = list(csv.DictReader((tmp_path / "r.csv").open()))
+    assert [float(line["cold_median_us"]) for line in lines] == pytest.approx([20.0] * 3)
+
+
+# --- comparison
+
+
+def two_files(tmp_path, make=measured):
+    chosen = cases()
+    before = write(tmp_path / "a.jsonl", [make(one, "fastconv-cuda", 2e-5) for one in chosen], **DEVICE)
+    after = write(tmp_path / "b.jsonl", [make(one, "fastconv-cuda", 1e-5) for one in chosen[1:]], **DEVICE, driver="2")
+    return str(before), str(after)
+
+
+def test_two_files_compare_row_by_row(tmp_path):
+    found = comparison.compare(*two_files(tmp_path))
+    assert found.mean().value == pytest.approx(2.0)
+    assert found.unmatched == (1, 0)
+    assert found.differences == ["driver: None and 2"]
+    assert set(found.by("suite")) == {("resnet50",), ("pools",)}
+
+
+def test_two_contestants_of_one_file_compare(tmp_path):
+    rows = [
+        measured(one, name, 1e-5 * factor) for one in cases() for name, factor in (("fastconv-cuda", 1), ("pytorch", 3))
+    ]
+    path = write(tmp_path / "a.jsonl", rows, **DEVICE)
+    assert comparison.compare(f"{path}:pytorch", f"{path}:fastconv-cuda").mean().value == pytest.approx(3.0)
+    with pytest.raises(UnknownNameError, match="fastconv-cuda"):
+        comparison.compare(f"{path}:pytorhc", f"{path}:fastconv-cuda")
+
+
+def test_a_measurement_and_a_prediction_do_not_compare(tmp_path):
+    one = cases()[0]
+    a = write(tmp_path / "a.jsonl", [measured(one, "fastconv-cuda", 1e-5)])
+    b = write(tmp_path / "b.jsonl", [predicted(one, "fastconv-cuda", 1e-5)])
+    with pytest.raises(ValueError, match="predicted"):
+        comparison.compare(str(a), str(b))
+
+
+def test_predictions_compare_and_say_so(tmp_path):
+    assert comparison.compare(*two_files(tmp_path, predicted)).predicted
+
+
+def test_a_missing_file_or_nothing_in_common_is_an_error(tmp_path):
+    a, _ = two_files(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        comparison.compare(a, "nowhere.jsonl")
+    empty = write(tmp_path / "c.jsonl", [])
+    with pytest.raises(ValueError, match="no row in common"):
+        comparison.compare(a, str(empty))
+
+
+# --- hardware
+
+
+def test_occupancy_is_limited_by_what_runs_out_first():
+    gpu = gpu_named("H100")
+    plain = occupancy(gpu, grid_blocks=132 * 8, threads=256, shared_bytes=0, registers=32)
+    assert (plain.blocks_per_multiprocessor, plain.threads_share, plain.waves) == (8, 1.0, 1.0)
+    assert occupancy(gpu, grid_blocks=1, threads=256, shared_bytes=100 * 1024, registers=32).limit == "shared memory"
+    fat = occupancy(gpu, grid_blocks=1, threads=256, shared_bytes=0, registers=255)
+    assert (fat.limit, fat.blocks_per_multiprocessor) == ("registers", 1)
+    assert occupancy(gpu, grid_blocks=1, threads=256, shared_bytes=228 * 1024, registers=32) is None
+    assert (
+        occupancy(gpu, grid_blocks=133, threads=1024, shared_bytes=200 * 1024, registers=32).last_wave_share == 1 / 132
+    )
+
+
+def test_the_roof_is_the_slower_of_memory_and_arithmetic():
+    ceilings = Gpu("toy", 80, 1, {"float32": 1.0}, 1.0, 1, 100, 99).ceilings()
+    assert ceilings.roof(flops=1e12, bytes_moved=1e9, precision="float32").seconds == 1.0
+    assert ceilings.roof(flops=1e9, bytes_moved=2e9, precision="float32").bound == "memory"
+    assert ceilings.roof(flops=2e12, bytes_moved=1e9, precision="float32").bound == "compute"
