@@ -237,7 +237,7 @@ std::vector<std::tuple<std::string, std::string, std::string>> all_kernels() {
 }
 
 void bind_problems(py::module_& module) {
-  py::class_<ConvProblem>(module, "ConvProblem")
+  py::class_<ConvProblem>(module, "ConvProblem", py::module_local())
       .def(py::init([](const std::string& conv_pass, const std::string& dtype, const SizesAndStrides& x,
                        const SizesAndStrides& w, const SizesAndStrides& y, std::array<int, 2> stride,
                        std::array<int, 4> padding, std::array<int, 2> dilation, int groups, bool has_bias,
@@ -272,7 +272,7 @@ void bind_problems(py::module_& module) {
            py::arg("multiprocessors") = 108)
       .def_property_readonly("op", [](const ConvProblem& problem) { return op_of(problem); });
 
-  py::class_<PoolProblem>(module, "PoolProblem")
+  py::class_<PoolProblem>(module, "PoolProblem", py::module_local())
       .def(py::init([](const std::string& pool_pass, const std::string& dtype, const SizesAndStrides& x,
                        const SizesAndStrides& y, const SizesAndStrides& offsets, const std::string& offsets_dtype,
                        std::array<int, 2> kernel, std::array<int, 2> stride, std::array<int, 2> padding,
@@ -300,7 +300,7 @@ void bind_problems(py::module_& module) {
            py::arg("index_bits") = 32, py::arg("capability") = 80, py::arg("multiprocessors") = 108)
       .def_property_readonly("op", [](const PoolProblem& problem) { return op_of(problem); });
 
-  py::class_<ChannelSumProblem>(module, "ChannelSumProblem")
+  py::class_<ChannelSumProblem>(module, "ChannelSumProblem", py::module_local())
       .def(py::init([](const std::string& dtype, const SizesAndStrides& x, int index_bits, int capability,
                        int multiprocessors) {
              ChannelSumProblem problem;
@@ -317,7 +317,7 @@ void bind_problems(py::module_& module) {
 }
 
 void bind_plans(py::module_& module) {
-  py::class_<Candidate>(module, "Candidate")
+  py::class_<Candidate>(module, "Candidate", py::module_local())
       .def_readonly("kernel", &Candidate::kernel)
       .def_readonly("config", &Candidate::config)
       .def_readonly("reason", &Candidate::reason)
@@ -327,7 +327,7 @@ void bind_plans(py::module_& module) {
                              })
       .def("__repr__", &Candidate::text);
 
-  py::class_<Plan>(module, "Plan")
+  py::class_<Plan>(module, "Plan", py::module_local())
       .def(py::init<const AnyProblem&, const std::string&, const std::string&>(), py::arg("problem"), py::arg("kernel"),
            py::arg("config"))
       .def_property_readonly("workspace_bytes", [](const Plan& plan) { return plan.description().workspace_bytes; })
