@@ -277,7 +277,7 @@ void Monitor::access_shared(const SharedPlace& shared, uintptr_t address, uint32
   if (finding.kind == Finding::none) return;
   const std::string what = std::string(verb_of(kind)) + " " + shared_place(address + finding.byte);
   if (finding.kind == Finding::never_written) {
-    scheduler_->fail("uninitialised shared memory: " + what + ", which this block has never written", place);
+    scheduler_->fail("uninitialised shared memory: " + what + ", which nothing in this block has written yet", place);
   }
   const std::string other = scheduler_->thread_text(finding.other_thread);
   scheduler_->fail(
