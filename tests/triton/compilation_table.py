@@ -1,4 +1,4 @@
-"""What Triton's compiler makes of every kernel, problem and shipped configuration: `compilation_table.json`, and how to make it.
+"""What Triton's compiler makes of every kernel, problem and configuration: `compilation_table.json`, and how to make it.
 
     python -m tests.triton.compilation_table [--jobs 2] [--only fprop_3x3 ...]
 

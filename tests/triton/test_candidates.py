@@ -55,8 +55,8 @@ def test_configurations_have_different_names(name):
 def test_tiles_that_do_not_fit_a_smaller_gpu_are_rejected_there():
     made = problem("fprop_3x3", 90)
     small = dataclasses.replace(made, target=Target("cuda", 120, 82))
-    rejected = {c.config: c.reason for c in backend.candidates(small)}
-    fits = {c.config for c in backend.candidates(made) if c.legal}
+    rejected = {(c.kernel, c.config): c.reason for c in backend.candidates(small)}
+    fits = {(c.kernel, c.config) for c in backend.candidates(made) if c.legal}
     too_large = [config for config in fits if "shared memory" in rejected[config]]
     assert too_large, "a 227 KB tile cannot run with 99 KB"
 
@@ -64,7 +64,7 @@ def test_tiles_that_do_not_fit_a_smaller_gpu_are_rejected_there():
 def test_mostly_empty_tiles_are_rejected_and_the_best_one_is_not():
     made = problem("fprop_resnext", 80)
     reasons = {c.config: c.reason for c in backend.candidates(made) if c.kernel == "conv_fprop"}
-    assert "would be useful" in reasons["128x128x64_s3_w8"]
+    assert "would be useful" in reasons["64x64x64_s4_w4"]
     assert any(not reason for reason in reasons.values())
 
 
@@ -110,7 +110,7 @@ def test_long_reductions_are_split_and_the_result_is_repeatable(seed):
     config = family.configs(made)[-1]
     splits = family.shape(made, config).splits
     assert splits > 1
-    assert family.workspaces(made, config)["workspace"] == splits * 5 * 27
+    assert family.workspaces(made, config)["workspace"] == (splits * 5 * 27, torch.float32)
     plan = plan_of(made, family, config)
     tensors = inputs_of(made, seed, lambda sizes, generator: torch.randn(sizes, generator=generator))
     first, again = run(plan, tensors), run(plan, tensors)

@@ -77,6 +77,10 @@ def test_conv_fprop(problem, config, seed):
     check_conv("conv_fprop", problem, config, seed)
 
 
+def wide_filter(width: int):
+    return CONVOLUTION | {"x": (1, 6, 5, 19), "w": (8, 3, 3, width), "dilation": (1, 1)}
+
+
 def fits_rows(parameters):
     """Filter rows that are deeper than the tile cannot run at all; the others may be wasteful, but must be right."""
     family = families()["conv_fprop_rows"]
@@ -108,6 +112,18 @@ def test_conv_dgrad(problem, config, seed):
 @pytest.mark.parametrize(("problem", "config"), every_config("conv_wgrad", conv_problems("wgrad", CONVOLUTION)))
 def test_conv_wgrad(problem, config, seed):
     check_conv("conv_wgrad", problem, config, seed)
+
+
+@pytest.mark.parametrize("conv_pass", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("arithmetic", ["half", "float"])
+def test_packed(conv_pass, arithmetic, seed):
+    """Every operand that is read is turned; the configurations are those of the family that it is turned for."""
+    dtype, flags = ARITHMETIC[arithmetic]
+    problem = conv_problem(conv_pass, dtype=dtype, has_bias=True, **CONVOLUTION, **flags)
+    family = families()[f"packed_conv_{conv_pass}"]
+    config = family.configs(problem)[-1]
+    assert sum("packed" in role for role in family.workspaces(problem, config)) == 2
+    check_conv(family.name, problem, config, seed)
 
 
 @pytest.mark.parametrize(("problem", "config"), every_config("grouped_fprop", conv_problems("fprop", GROUPED, SOME)))

@@ -17,6 +17,7 @@ _MODULES = (
     "conv_fprop_rows",
     "conv_dgrad",
     "conv_wgrad",
+    "packed",
     "grouped",
     "grouped_wgrad",
     "channel_sum",

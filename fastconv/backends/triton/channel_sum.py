@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 import triton.language as tl
 
-from fastconv.backends.triton.family import Estimate, ceil_div
-from fastconv.backends.triton.gemm import accumulator_of
+from fastconv.backends.triton.family import Estimate, Workspaces, ceil_div
+from fastconv.backends.triton.gemm import accumulator_of, sum_dtype
 from fastconv.backends.triton.hints import (
     OperandHints,
     alignment,
@@ -117,8 +117,10 @@ def _parts(x: Operand, target: Target, config: SumConfig) -> int:
     return max(min(wanted, steps // 2), 1)
 
 
-def workspace_elements(x: Operand, target: Target, config: SumConfig | None = None) -> int:
-    return _parts(x, target, config or _default(x)) * x.sizes[1]
+def workspace(
+    x: Operand, dtype: torch.dtype, target: Target, config: SumConfig | None = None
+) -> tuple[int, torch.dtype]:
+    return _parts(x, target, config or _default(x)) * x.sizes[1], sum_dtype(dtype)
 
 
 def launches_of(
@@ -160,7 +162,7 @@ def launches_of(
     sizes = {"parts": parts, "channels": channels}
     aliases = aliases or {}
     return [
-        Launch(channel_sum_kernel, parts * channel_tiles, scalars, constants, config.num_warps, 2, aliases),
+        Launch(channel_sum_kernel, parts * channel_tiles, scalars, constants, config.num_warps, 2, aliases=aliases),
         Launch(add_parts_kernel, ceil_div(channels, _REDUCTION_BLOCK), sizes, second, aliases=aliases),
     ]
 
@@ -191,8 +193,8 @@ class ChannelSum:
             registers=40 + config.block_c * config.block_pixels // (32 * config.num_warps),
         )
 
-    def workspaces(self, problem: ChannelSumProblem, config: SumConfig) -> dict[str, int]:
-        return {"sums_workspace": workspace_elements(problem.x, problem.target, config)}
+    def workspaces(self, problem: ChannelSumProblem, config: SumConfig) -> Workspaces:
+        return {"sums_workspace": workspace(problem.x, problem.dtype, problem.target, config)}
 
     def launches(self, problem: ChannelSumProblem, config: SumConfig) -> list[Launch]:
         pixels = problem.x.sizes[0] * problem.x.sizes[2] * problem.x.sizes[3]

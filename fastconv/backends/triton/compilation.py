@@ -77,9 +77,8 @@ def compile_launch(launch: Launch, types: Mapping[str, torch.dtype | None], capa
             signature[name] = "constexpr"
             constants[(index,)] = launch.constants.get(name)
     source = ASTSource(kernel.compiled, signature, constants, attributes)
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
     with language_lock:
-        binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options())
     return _read(binary.asm["cubin"], binary.metadata.shared)
 
 

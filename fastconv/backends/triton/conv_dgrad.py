@@ -15,7 +15,16 @@ import math
 import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
-from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, collapsed, precision_of
+from fastconv.backends.triton.gemm import (
+    GemmFamily,
+    GemmShape,
+    TileConfig,
+    accumulator_of,
+    collapsed,
+    is_pointwise,
+    precision_of,
+    vector_along,
+)
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.implicit_gemm import accumulate, finish
 from fastconv.backends.triton.numerics import aligned, stride_of, widen
@@ -185,6 +194,14 @@ class ConvDgrad(GemmFamily):
             k=filters // problem.groups,
             taps=ceil_div(taps_h * taps_w, phases),
             batches=problem.groups * phases,
+            left_vector=max(
+                vector_along(problem.y, 1, problem.dtype, filters // problem.groups),
+                vector_along(problem.y, 3, problem.dtype, width) if is_pointwise(problem) else 1,
+            ),
+            right_vector=max(
+                vector_along(problem.w, 1, problem.dtype, channels // problem.groups),
+                vector_along(problem.w, 0, problem.dtype, filters // problem.groups),
+            ),
         )
 
     def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
@@ -238,7 +255,7 @@ class ConvDgrad(GemmFamily):
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * shape.batches * channel_tiles
-        return [Launch(conv_dgrad_kernel, programs, scalars, constants, config.num_warps, config.num_stages)]
+        return [Launch(conv_dgrad_kernel, programs, scalars, constants, **config.launch_options())]
 
 
 def _taps_stay_inside(problem: ConvProblem) -> bool:

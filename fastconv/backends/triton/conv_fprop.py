@@ -9,7 +9,16 @@ from __future__ import annotations
 import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
-from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, collapsed, precision_of
+from fastconv.backends.triton.gemm import (
+    GemmFamily,
+    GemmShape,
+    TileConfig,
+    accumulator_of,
+    collapsed,
+    is_pointwise,
+    precision_of,
+    vector_along,
+)
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.implicit_gemm import accumulate, finish
 from fastconv.backends.triton.numerics import aligned, stride_of, widen
@@ -159,6 +168,14 @@ class ConvFprop(GemmFamily):
             k=channels,
             taps=rows * columns,
             batches=problem.groups,
+            left_vector=max(
+                vector_along(problem.x, 1, problem.dtype, channels),
+                vector_along(problem.x, 3, problem.dtype, width) if is_pointwise(problem) else 1,
+            ),
+            right_vector=max(
+                vector_along(problem.w, 1, problem.dtype, channels),
+                vector_along(problem.w, 0, problem.dtype, filters // problem.groups),
+            ),
         )
 
     def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
@@ -207,7 +224,7 @@ class ConvFprop(GemmFamily):
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
-        return [Launch(conv_fprop_kernel, programs, scalars, constants, config.num_warps, config.num_stages)]
+        return [Launch(conv_fprop_kernel, programs, scalars, constants, **config.launch_options())]
 
 
 FAMILIES = (ConvFprop(),)

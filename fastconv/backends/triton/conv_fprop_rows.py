@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
-from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, precision_of
+from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, precision_of, vector_along
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.implicit_gemm import finish, load_tile, shifted_tile
 from fastconv.backends.triton.numerics import aligned, multiply_accumulate, stride_of, widen
@@ -160,6 +160,8 @@ class ConvFpropRows(GemmFamily):
             k=columns * channels,
             taps=rows,
             batches=problem.groups,
+            left_vector=vector_along(problem.x, 1, problem.dtype, channels),
+            right_vector=vector_along(problem.w, 1, problem.dtype, channels),
         )
 
     def rejection(self, problem: ConvProblem, config: TileConfig) -> str:
@@ -211,7 +213,7 @@ class ConvFpropRows(GemmFamily):
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
-        return [Launch(conv_fprop_rows_kernel, programs, scalars, constants, config.num_warps, config.num_stages)]
+        return [Launch(conv_fprop_rows_kernel, programs, scalars, constants, **config.launch_options())]
 
 
 FAMILIES = (ConvFpropRows(),)

@@ -13,8 +13,17 @@ import torch
 import triton.language as tl
 
 from fastconv.backends.triton import channel_sum
-from fastconv.backends.triton.family import ceil_div
-from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, precision_of
+from fastconv.backends.triton.family import Workspaces, ceil_div
+from fastconv.backends.triton.gemm import (
+    GemmFamily,
+    GemmShape,
+    TileConfig,
+    accumulator_of,
+    is_pointwise,
+    precision_of,
+    sum_dtype,
+    vector_along,
+)
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
 from fastconv.backends.triton.implicit_gemm import load_tile, shifted_tile
 from fastconv.backends.triton.numerics import aligned, divide, multiply_accumulate, narrow, stride_of, widen
@@ -238,15 +247,29 @@ class ConvWgrad(GemmFamily):
         # Two programs for every multiprocessor, as long as each has four steps or more.
         wanted = 2 * problem.target.multiprocessors // max(tiles, 1)
         splits = max(min(wanted, ceil_div(k, config.block_k) // 4), 1)
-        return GemmShape(m=m, n=n, k=k, taps=1, batches=problem.groups, splits=splits)
+        return GemmShape(
+            m=m,
+            n=n,
+            k=k,
+            taps=1,
+            batches=problem.groups,
+            splits=splits,
+            left_vector=max(
+                vector_along(problem.y, 1, problem.dtype, m), vector_along(problem.y, 3, problem.dtype, width)
+            ),
+            right_vector=max(
+                vector_along(problem.x, 1, problem.dtype, channels),
+                vector_along(problem.x, 3, problem.dtype, width) if is_pointwise(problem) else 1,
+            ),
+        )
 
-    def workspaces(self, problem: ConvProblem, config: TileConfig) -> dict[str, int]:
+    def workspaces(self, problem: ConvProblem, config: TileConfig) -> Workspaces:
         shape = self.shape(problem, config)
         spaces = {}
         if shape.splits > 1:
-            spaces["workspace"] = shape.splits * shape.m * shape.n * problem.groups
+            spaces["workspace"] = (shape.splits * shape.m * shape.n * problem.groups, sum_dtype(problem.dtype))
         if problem.has_bias:
-            spaces["sums_workspace"] = channel_sum.workspace_elements(problem.y, problem.target)
+            spaces["sums_workspace"] = channel_sum.workspace(problem.y, problem.dtype, problem.target)
         return spaces
 
     def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
@@ -296,7 +319,7 @@ class ConvWgrad(GemmFamily):
             **config.blocks(),
         }
         programs = shape.splits * problem.groups * filter_tiles * column_tiles
-        launches = [Launch(conv_wgrad_kernel, programs, scalars, constants, config.num_warps, config.num_stages)]
+        launches = [Launch(conv_wgrad_kernel, programs, scalars, constants, **config.launch_options())]
         if shape.splits > 1:
             launches.append(add_splits(problem.w, problem.dtype, shape.splits, wide))
         if problem.has_bias:

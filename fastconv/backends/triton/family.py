@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol
 
+import torch
+
 from fastconv.backends.triton.runtime import Launch
 from fastconv.problem import Problem
 
@@ -30,6 +32,10 @@ class Estimate:
         }
 
 
+#: Scratch tensors between the launches: role -> number of elements and their type.
+Workspaces = dict[str, tuple[int, torch.dtype]]
+
+
 class Family(Protocol):
     """One kernel, or a kernel and its reduction, with a list of configurations that print themselves."""
 
@@ -46,8 +52,7 @@ class Family(Protocol):
 
     def launches(self, problem: Problem, config: Any) -> list[Launch]: ...
 
-    def workspaces(self, problem: Problem, config: Any) -> dict[str, int]:
-        """Scratch tensors between the launches: role -> number of elements of the accumulator's type."""
+    def workspaces(self, problem: Problem, config: Any) -> Workspaces: ...
 
 
 def ceil_div(numerator: int, denominator: int) -> int:

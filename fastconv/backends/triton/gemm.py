@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import triton.language as tl
 
-from fastconv.backends.triton.family import Estimate, ceil_div
-from fastconv.backends.triton.hints import one_row, rows_end_to_end
+from fastconv.backends.triton.family import Estimate, Workspaces, ceil_div
+from fastconv.backends.triton.hints import OperandHints, alignment, one_row, rows_end_to_end
 from fastconv.backends.triton.target import (
     L2_BYTES_PER_CLOCK,
     LAUNCH_SECONDS,
@@ -18,7 +18,7 @@ from fastconv.backends.triton.target import (
     architecture,
     flops_per_clock,
 )
-from fastconv.problem import ConvProblem
+from fastconv.problem import ConvProblem, Operand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,13 @@ class TileConfig:
         """Elements of the output tile that one thread holds."""
         return self.block_m * self.block_n // (32 * self.num_warps)
 
+    def launch_options(self) -> dict[str, int]:
+        """Registers enough for the accumulators and the loads in flight, few enough for two to four blocks of four warps."""
+        registers = 128
+        if self.accumulators() > 16:
+            registers = 168 if self.accumulators() <= 32 and self.num_warps <= 4 else 255
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "max_registers": registers}
+
     def finishes_by_halves(self) -> bool:
         return self.accumulators() >= 128
 
@@ -55,6 +62,8 @@ class GemmShape:
     taps: int
     batches: int = 1  # groups, or groups and stride phases: problems of this shape side by side
     splits: int = 1
+    left_vector: int = 1  # elements that one load brings of the left operand, and of the right one
+    right_vector: int = 1
 
 
 def precision_of(problem: ConvProblem) -> str:
@@ -64,8 +73,13 @@ def precision_of(problem: ConvProblem) -> str:
     return "tf32" if problem.dtype == torch.float32 and problem.allow_tf32 else "ieee"
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums of products are kept in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def accumulator_of(dtype: torch.dtype) -> Any:
-    return tl.float64 if dtype == torch.float64 else tl.float32
+    return tl.float64 if sum_dtype(dtype) == torch.float64 else tl.float32
 
 
 def useful_share(shape: GemmShape, config: TileConfig) -> float:
@@ -76,23 +90,26 @@ def useful_share(shape: GemmShape, config: TileConfig) -> float:
 
 
 def estimate(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> Estimate:
-    """A roofline over whole waves of programs: products, operand traffic from cache, and compulsory memory traffic."""
-    itemsize = problem.dtype.itemsize
+    """A roofline over whole waves of programs: products, operand traffic from cache, load instructions, and memory."""
     tiles = ceil_div(shape.m, config.block_m) * ceil_div(shape.n, config.block_n)
     programs = tiles * shape.batches * shape.splits
     steps = ceil_div(shape.taps * ceil_div(shape.k, config.block_k), shape.splits)
     operand_elements = (config.block_m + config.block_n) * config.block_k
     outputs = config.block_m * config.block_n
-    threads = 32 * config.num_warps
-    precision = precision_of(problem)
-    accumulators = outputs // threads * (2 if problem.dtype == torch.float64 else 1)
     if problem.target.device_type == "cpu":
         # Interpreted: some fifty array operations a step, and each touches every element of the tile.
         seconds = programs * (2e-3 + steps * (2e-3 + 5e-8 * operand_elements + 1e-9 * outputs * config.block_k))
     else:
         rates = architecture(problem.target)
-        flops = 2 * outputs * config.block_k / flops_per_clock(problem.target, problem.dtype, precision)
-        clocks = max(flops, operand_elements * itemsize / L2_BYTES_PER_CLOCK)
+        peak = flops_per_clock(problem.target, problem.dtype, precision_of(problem))
+        # A load of a warp takes some ten instructions with its addresses and masks, of which four issue in a clock.
+        loads = (config.block_m / shape.left_vector + config.block_n / shape.right_vector) * config.block_k / 32
+        parts = (
+            2 * outputs * config.block_k / peak,
+            operand_elements * problem.dtype.itemsize / L2_BYTES_PER_CLOCK,
+            2.5 * loads,
+        )
+        clocks = 0.7 * max(parts) + 0.3 * sum(parts)  # they overlap, but never wholly
         waves = max(ceil_div(programs, problem.target.multiprocessors), 1)
         memory = rates.memory_bytes_per_second * problem.target.multiprocessors
         splitting = 2 * shape.splits * shape.m * shape.n * shape.batches * 4 if shape.splits > 1 else 0
@@ -107,8 +124,39 @@ def estimate(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> Esti
         steps=steps,
         useful=useful_share(shape, config),
         shared_bytes=shared_bytes(problem, config),
-        registers=accumulators + 2 * ceil_div(operand_elements * itemsize, 16 * threads) + 40,
+        registers=_registers(problem, shape, config),
     )
+
+
+#: Fitted to what the assembler reports (tests/triton/compilation_table.json): registers that a load in flight takes with its
+#: address and mask, for vectors of the left and right operand before Hopper and since, and for single elements.
+_BASE_REGISTERS = 40
+_VECTOR_REGISTERS = {False: (15, 6), True: (8, 4)}
+_ELEMENT_REGISTERS = {2: 2.9, 4: 3.6, 8: 4.0}
+_COSTLY_ACTIVATIONS = ("silu", "gelu", "sigmoid", "tanh")
+
+
+def _registers(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> int:
+    """Of one thread: accumulators, the loads of one step, and what an epilogue takes while the accumulators are alive."""
+    itemsize = problem.dtype.itemsize
+    total = config.accumulators() * (2 if itemsize == 8 else 1) + _BASE_REGISTERS
+    vector_costs = _VECTOR_REGISTERS[problem.target.capability >= 90]
+    operands = ((config.block_m, shape.left_vector), (config.block_n, shape.right_vector))
+    for (block, vector), vector_cost in zip(operands, vector_costs, strict=True):
+        loads = block * config.block_k / (32 * config.num_warps * vector)
+        cost = vector_cost if vector > 1 else _ELEMENT_REGISTERS[itemsize]
+        total += loads * cost * (1.5 if problem.index_bits == 64 else 1)
+    if problem.activation in _COSTLY_ACTIVATIONS:
+        total += 8
+    return int(total)
+
+
+def vector_along(operand: Operand, dimension: int, dtype: torch.dtype, *extents: int) -> int:
+    """Elements that one load brings along a dimension, where its extents and the other strides divide by them."""
+    hints = OperandHints.of(operand)
+    if hints.unit != dimension:
+        return 1
+    return min(16 // dtype.itemsize, hints.alignment, alignment(*extents))
 
 
 def shared_bytes(problem: ConvProblem, config: TileConfig) -> int:
@@ -136,9 +184,9 @@ class GemmFamily:
         return self.tiles[{"fma": "double", "tf32": "tf32", "ieee": "float"}[precision_of(problem)]]
 
     def estimate(self, problem: ConvProblem, config: TileConfig) -> Estimate:
-        return estimate(problem, self.shape(problem, config), config)
+        return estimate(problem, self.shape(collapsed(problem), config), config)
 
-    def workspaces(self, problem: ConvProblem, config: TileConfig) -> dict[str, int]:
+    def workspaces(self, problem: ConvProblem, config: TileConfig) -> Workspaces:
         return {}
 
     def rejection(self, problem: ConvProblem, config: TileConfig) -> str:
@@ -156,12 +204,17 @@ class GemmFamily:
         return ""
 
 
+def is_pointwise(problem: ConvProblem) -> bool:
+    """True where every output pixel reads one input pixel, the one at its place."""
+    return problem.w.sizes[2:] == (1, 1) and problem.stride == (1, 1) and not any(problem.padding)
+
+
 def collapsed(problem: ConvProblem) -> ConvProblem:
     """A 1x1 filter with stride one sees rows of pixels only: where they lie end to end, an image is one long row.
 
     Then neighbouring pixels are provably contiguous, also across rows, and planes are read in whole vectors.
     """
-    if problem.w.sizes[2:] != (1, 1) or problem.stride != (1, 1) or any(problem.padding):
+    if not is_pointwise(problem):
         return problem
     operands = {"x": problem.x, "y": problem.y, "residual": problem.residual}
     images = {name: operand for name, operand in operands.items() if operand is not None}

@@ -12,7 +12,7 @@ import math
 
 import triton.language as tl
 
-from fastconv.backends.triton.family import Estimate
+from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, stride_of, widen
@@ -218,7 +218,7 @@ class _Grouped:
         taps = problem.flops() // 2 // max(math.prod(output.sizes), 1)
         return spatial_estimate(problem, output, config, max(taps, 1))
 
-    def workspaces(self, problem: ConvProblem, config: SpatialConfig) -> dict[str, int]:
+    def workspaces(self, problem: ConvProblem, config: SpatialConfig) -> Workspaces:
         return {}
 
     def geometry(self, problem: ConvProblem, config: SpatialConfig) -> tuple[dict, dict]:

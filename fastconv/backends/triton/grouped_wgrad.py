@@ -12,8 +12,8 @@ import triton.language as tl
 
 from fastconv.backends.triton import channel_sum
 from fastconv.backends.triton.conv_wgrad import add_splits
-from fastconv.backends.triton.family import Estimate, ceil_div
-from fastconv.backends.triton.gemm import accumulator_of
+from fastconv.backends.triton.family import Estimate, Workspaces, ceil_div
+from fastconv.backends.triton.gemm import accumulator_of, sum_dtype
 from fastconv.backends.triton.grouped import MOST_GROUP_CHANNELS
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
 from fastconv.backends.triton.numerics import aligned, divide, raised, stride_of, sum_over, widen
@@ -166,19 +166,21 @@ class GroupedWgrad:
         programs = parts * channels * tap_tiles * filter_tiles
         elements = programs * ceil_div(steps, parts) * config.block_c * config.block_pixels
         reads = tap_tiles * problem.compulsory_bytes()
+        taps = min(config.block_taps, problem.w.sizes[2] * problem.w.sizes[3])
         return Estimate(
-            seconds=memory_seconds(problem, elements, programs, reads, 2 * config.block_taps, launches=2),
+            seconds=memory_seconds(problem, elements, programs, reads, 2 * taps, launches=2),
             programs=programs,
-            steps=ceil_div(steps, parts) * config.block_taps,
+            steps=ceil_div(steps, parts) * taps,
             useful=self._useful(problem, config),
             registers=40 + 3 * config.block_c * config.block_pixels // (32 * config.num_warps),
         )
 
-    def workspaces(self, problem: ConvProblem, config: TapConfig) -> dict[str, int]:
+    def workspaces(self, problem: ConvProblem, config: TapConfig) -> Workspaces:
         filters, channels, rows, columns = problem.w.sizes
-        spaces = {"workspace": self._tiles(problem, config)[3] * filters * channels * rows * columns}
+        elements = self._tiles(problem, config)[3] * filters * channels * rows * columns
+        spaces = {"workspace": (elements, sum_dtype(problem.dtype))}
         if problem.has_bias:
-            spaces["sums_workspace"] = channel_sum.workspace_elements(problem.y, problem.target)
+            spaces["sums_workspace"] = channel_sum.workspace(problem.y, problem.dtype, problem.target)
         return spaces
 
     def launches(self, problem: ConvProblem, config: TapConfig) -> list[Launch]:

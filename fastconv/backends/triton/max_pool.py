@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from fastconv.backends.triton.family import Estimate
+from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.numerics import aligned, narrow, raised, stride_of, widen
@@ -233,7 +233,7 @@ class _MaxPool:
     def estimate(self, problem: PoolProblem, config: SpatialConfig) -> Estimate:
         return spatial_estimate(problem, self.output(problem), config, self.visits(problem))
 
-    def workspaces(self, problem: PoolProblem, config: SpatialConfig) -> dict[str, int]:
+    def workspaces(self, problem: PoolProblem, config: SpatialConfig) -> Workspaces:
         return {}
 
     def geometry(self, problem: PoolProblem, config: SpatialConfig) -> tuple[dict, dict]:

@@ -74,6 +74,7 @@ class Launch:
     constants: Mapping[str, Any]
     num_warps: int = 4
     num_stages: int = 1
+    max_registers: int | None = None  # of one thread; without it the assembler spills a little to fit more blocks
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the kernel's role -> the problem's
 
     @property
@@ -81,6 +82,13 @@ class Launch:
         """Argument -> role, for every tensor that the kernel takes."""
         names = {argument: argument.removesuffix("_pointer") for argument in self.kernel.pointers}
         return {argument: self.aliases.get(name, name) for argument, name in names.items()}
+
+    def options(self) -> dict[str, Any]:
+        """How Triton is to compile the launch."""
+        options: dict[str, Any] = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        if self.max_registers is not None and torch.version.hip is None:
+            options["maxnreg"] = self.max_registers
+        return options
 
     def run(self, tensors: Mapping[str, torch.Tensor | None], device: torch.device) -> None:
         """Launch on the tensors of these roles; an absent tensor is None."""
@@ -93,9 +101,7 @@ class Launch:
                 _interpret(self.kernel, self.programs, arguments)
             else:
                 with torch.cuda.device(device):  # Triton launches on the current device and its current stream
-                    self.kernel.compiled[(self.programs, 1, 1)](
-                        **arguments, num_warps=self.num_warps, num_stages=self.num_stages
-                    )
+                    self.kernel.compiled[(self.programs, 1, 1)](**arguments, **self.options())
 
 
 def _interpret(kernel: Kernel, programs: int, arguments: Mapping[str, Any]) -> None:
