@@ -1,7 +1,7 @@
 """The primitives: torch.library ops in the namespace `fastconv`. Schema, kernel and fake implementation of each.
 
-The kernel of an op is dispatch's function of the same name. Derivatives are added by fastconv.autograd, batching rules by
-fastconv.library.batching. The words are those of fastconv.problem; docs/architecture.md lists what each op means.
+The kernel of an op is the function of the same name in fastconv.calls. Derivatives are added by fastconv.autograd, batching
+rules by fastconv.library.batching. The words are those of fastconv.problem; docs/architecture.md lists what each op means.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fastconv import dispatch
+from fastconv import calls
 from fastconv.shapes import (
     conv_output_sizes,
     dense_strides,
@@ -43,7 +43,7 @@ LIBRARY = torch.library.Library("fastconv", "DEF")
 for _name, _schema in SCHEMAS.items():
     # Results depend on the strides of the arguments, so a compiler must not hand over others than it traced with.
     LIBRARY.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
-    LIBRARY.impl(_name, getattr(dispatch, _name), "CompositeExplicitAutograd")
+    LIBRARY.impl(_name, getattr(calls, _name), "CompositeExplicitAutograd")
 
 conv2d_fprop = torch.ops.fastconv.conv2d_fprop.default
 conv2d_dgrad = torch.ops.fastconv.conv2d_dgrad.default

@@ -1,0 +1,249 @@
+"""The CUDA C++ kernels: on CUDA tensors by fastconv._cuda, on CPU tensors by the same kernels compiled into the emulator.
+
+The compiled core knows nothing of torch. Here problems become its problems, tensors become pointers, and memory comes from
+torch's allocator. Nothing here falls back to ATen.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastconv import emulator
+from fastconv.plan import Candidate
+from fastconv.problem import ChannelSumProblem, Operand, PoolProblem, Problem
+
+OLDEST_CAPABILITY = 80
+
+
+class CudaBackend:
+    name = "cuda"
+
+    def unavailable(self, device_type: str) -> str:
+        try:
+            _module(device_type)
+        except ImportError as error:
+            return str(error)
+        if device_type == "cuda" and not torch.cuda.is_available():
+            return "torch finds no CUDA device"
+        return ""
+
+    def candidates(self, problem: Problem) -> list[Candidate]:
+        target = problem.target
+        if target.capability < OLDEST_CAPABILITY:
+            reason = f"the kernels need compute capability 8.0 or later, {target.name} has {target.capability / 10}"
+            return [Candidate(self.name, problem.op, "", reason)]
+        module = _module(target.device_type)
+        try:
+            compiled = module.candidates(_compiled_problem(module, problem))
+        except (ValueError, TypeError) as error:  # TypeError: a number beyond the core's int
+            return [Candidate(self.name, problem.op, "", str(error))]
+        found = []
+        for candidate in compiled:
+            details = dict(candidate.details)
+            seconds = details.pop("predicted_seconds", None)
+            found.append(Candidate(self.name, candidate.kernel, candidate.config, candidate.reason, seconds, details))
+        # The kernel that always works comes last among the legal where the cost model finds a better one.
+        return sorted(found, key=lambda c: (not c.legal, c.predicted_seconds if c.predicted_seconds else 0.0))
+
+    def plan(self, problem: Problem, candidate: Candidate) -> CudaPlan:
+        return CudaPlan(problem, candidate)
+
+
+def _module(device_type: str) -> ModuleType:
+    """The compiled module for tensors of that device type. ImportError where it was not built."""
+    if device_type != "cuda":
+        return emulator.module()
+    return _cuda_module()
+
+
+@functools.cache
+def _cuda_module() -> ModuleType:
+    try:
+        return importlib.import_module("fastconv._cuda")
+    except ImportError as error:
+        raise ImportError(
+            f"fastconv._cuda, the compiled CUDA kernels, cannot be imported ({error}). It is built when fastconv is installed "
+            "on a machine with nvcc: run `pip install .` in the source tree with CUDA_HOME set, or with FASTCONV_NVCC=pip; "
+            "`fastconv info` tells what was built"
+        ) from error
+
+
+# --- problems ---------------------------------------------------------------------------------------------------------
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _sizes_and_strides(operand: Operand) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return operand.sizes, operand.strides
+
+
+def _compiled_problem(module: ModuleType, problem: Problem) -> Any:
+    """The core's own problem, which it has checked: ValueError where something does not fit together."""
+    common = {
+        "dtype": _type_name(problem.dtype),
+        "x": _sizes_and_strides(problem.x),
+        "index_bits": problem.index_bits,
+        "capability": problem.target.capability,
+        "multiprocessors": problem.target.multiprocessors,
+    }
+    if isinstance(problem, ChannelSumProblem):
+        return module.ChannelSumProblem(**common)
+    if isinstance(problem, PoolProblem):
+        return module.PoolProblem(
+            pool_pass=problem.pool_pass,
+            y=_sizes_and_strides(problem.y),
+            offsets=_sizes_and_strides(problem.offsets),
+            offsets_dtype=_type_name(problem.offsets_dtype),
+            kernel=problem.kernel,
+            stride=problem.stride,
+            padding=problem.padding,
+            dilation=problem.dilation,
+            **common,
+        )
+    return module.ConvProblem(
+        conv_pass=problem.conv_pass,
+        w=_sizes_and_strides(problem.w),
+        y=_sizes_and_strides(problem.y),
+        stride=problem.stride,
+        padding=problem.padding,
+        dilation=problem.dilation,
+        groups=problem.groups,
+        has_bias=problem.has_bias,
+        residual=None if problem.residual is None else _sizes_and_strides(problem.residual),
+        activation=problem.activation,
+        allow_tf32=problem.allow_tf32,
+        deterministic=problem.deterministic,
+        **common,
+    )
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+class CudaPlan:
+    """A kernel and configuration of the compiled core, with the allocations around it."""
+
+    def __init__(self, problem: Problem, candidate: Candidate):
+        self.candidate = candidate
+        self._problem = problem
+        self._on_gpu = problem.target.device_type == "cuda"
+        self._launchers: dict[ModuleType, Any] = {}
+        self.workspace_bytes: int = self._launcher().workspace_bytes
+        self._run = _PASSES[problem.op]
+
+    def __call__(self, *tensors: Tensor | None) -> Any:
+        return self._run(self, *tensors)
+
+    def _launcher(self) -> Any:
+        """The core's plan. Which module that is may change from call to call: inside emulator.check() it is another."""
+        module = _cuda_module() if self._on_gpu else emulator.module()
+        launcher = self._launchers.get(module)
+        if launcher is None:
+            problem = _compiled_problem(module, self._problem)
+            launcher = module.Plan(problem, self.candidate.kernel, self.candidate.config)
+            self._launchers[module] = launcher
+        return launcher
+
+    def launch(self, reference: Tensor, *tensors: Tensor | None) -> None:
+        """Launches on the current stream of the device that holds `reference`, and of no other."""
+        launcher = self._launcher()
+        pointers = tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+        workspace, address = None, 0
+        if self.workspace_bytes:
+            workspace = torch.empty(self.workspace_bytes, dtype=torch.uint8, device=reference.device)
+            address = workspace.data_ptr()
+        if self._on_gpu:
+            index = reference.device.index
+            launcher.launch(pointers, address, index, torch.cuda.current_stream(index).cuda_stream)
+        else:
+            launcher.launch(pointers, address)
+
+    def empty(self, like: Tensor, operand: Operand, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.empty_strided(operand.sizes, operand.strides, dtype=dtype or like.dtype, device=like.device)
+
+
+def _dense(vector: Tensor | None) -> Tensor | None:
+    """Kernels take biases without a stride."""
+    return None if vector is None else vector.contiguous()
+
+
+def _fprop(plan: CudaPlan, x: Tensor, w: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    y = plan.empty(x, plan._problem.y)
+    if y.numel():
+        plan.launch(x, x, w, y, _dense(bias), residual)
+    return y
+
+
+def _dgrad(plan: CudaPlan, dy: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    x = plan.empty(dy, plan._problem.x)
+    if x.numel():
+        plan.launch(dy, x, w, dy, _dense(bias), None)
+    return x
+
+
+def _wgrad(plan: CudaPlan, dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    problem = plan._problem
+    w = plan.empty(x, problem.w)
+    bias = torch.empty(problem.w.sizes[0] if problem.has_bias else 0, dtype=x.dtype, device=x.device)
+    if w.numel():
+        plan.launch(x, x, w, dy, bias if problem.has_bias else None, None)
+    return w, bias
+
+
+def _channel_sum(plan: CudaPlan, x: Tensor) -> Tensor:
+    sums = torch.empty(x.shape[1], dtype=x.dtype, device=x.device)
+    if sums.numel():
+        plan.launch(x, x, sums)
+    return sums
+
+
+def _pool_forward(plan: CudaPlan, x: Tensor) -> tuple[Tensor, Tensor]:
+    problem = plan._problem
+    y = plan.empty(x, problem.y)
+    offsets = plan.empty(x, problem.offsets, problem.offsets_dtype)
+    if y.numel():
+        plan.launch(x, x, y, offsets, None)
+    return y, offsets
+
+
+def _pool_backward(plan: CudaPlan, dy: Tensor, offsets: Tensor) -> Tensor:
+    x = plan.empty(dy, plan._problem.x)
+    if x.numel():
+        plan.launch(dy, x, dy, offsets, None)
+    return x
+
+
+def _pool_gather(plan: CudaPlan, x: Tensor, offsets: Tensor) -> Tensor:
+    y = plan.empty(x, plan._problem.y)
+    if y.numel():
+        plan.launch(x, x, y, offsets, None)
+    return y
+
+
+def _pool_indices(plan: CudaPlan, offsets: Tensor) -> Tensor:
+    indices = plan.empty(offsets, plan._problem.y, torch.int64)
+    if indices.numel():
+        plan.launch(offsets, None, None, offsets, indices)
+    return indices
+
+
+_PASSES = {
+    "conv2d_fprop": _fprop,
+    "conv2d_dgrad": _dgrad,
+    "conv2d_wgrad": _wgrad,
+    "channel_sum": _channel_sum,
+    "max_pool2d_forward": _pool_forward,
+    "max_pool2d_backward": _pool_backward,
+    "max_pool2d_gather": _pool_gather,
+    "max_pool2d_indices": _pool_indices,
+}
+
+backend = CudaBackend()

@@ -1,0 +1,238 @@
+"""What a call of a primitive is: checks that depend on the tensors themselves, the key of its plan, its problem.
+
+These functions are the kernels of the torch.library ops of the same names. They run on every call, so they do little: the
+problem is made, and its sizes are checked, only where no plan is kept under the key.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastconv.dispatch import (
+    allow_tf32,
+    make_channel_sum_problem,
+    make_conv_problem,
+    make_pool_problem,
+    run,
+    surroundings,
+    target_of,
+)
+from fastconv.problem import Operand, Problem
+from fastconv.shapes import offsets_dtype
+
+
+def _check_alike(op: str, first: Tensor, *others: Tensor | None) -> None:
+    for tensor in others:
+        if tensor is not None and (tensor.dtype != first.dtype or tensor.device != first.device):
+            raise RuntimeError(
+                f"fastconv::{op}: tensors of {first.dtype} on {first.device} and of {tensor.dtype} on {tensor.device}, but all "
+                "must be of one type and on one device"
+            )
+
+
+def _check_bias(op: str, bias: Tensor | None, channels: int) -> None:
+    if bias is not None and bias.shape != (channels,):
+        raise RuntimeError(f"fastconv::{op}: bias has the sizes {list(bias.shape)}, but must have [{channels}]")
+
+
+def _check_offsets(op: str, offsets: Tensor, kernel, like: Tensor | None = None) -> None:
+    if offsets.dtype != offsets_dtype(kernel):
+        raise RuntimeError(
+            f"fastconv::{op}: offsets are {offsets.dtype}, but must be {offsets_dtype(kernel)} for kernel {tuple(kernel)}"
+        )
+    if like is not None and offsets.device != like.device:
+        raise RuntimeError(f"fastconv::{op}: offsets are on {offsets.device}, but must be on {like.device}")
+
+
+def conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activation, backend) -> Tensor:
+    _check_alike("conv2d_fprop", x, w, bias, residual)
+    _check_bias("conv2d_fprop", bias, w.shape[0])
+    tf32 = allow_tf32(x.device.type, x.dtype)
+    key = (
+        "fprop", x.shape, x.stride(), w.shape, w.stride(), x.dtype, bias is None,
+        None if residual is None else (residual.shape, residual.stride()),
+        *stride, *padding, *dilation, groups, activation, backend, tf32, surroundings(x.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_conv_problem(
+            "fprop",
+            x.dtype,
+            target_of(x.device, backend),
+            x=Operand.of(x),
+            w=Operand.of(w),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            has_bias=bias is not None,
+            residual=None if residual is None else Operand.of(residual),
+            activation=activation,
+            allow_tf32=tf32,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+        )
+
+    return run(key, make, backend, (x, w, bias, residual))
+
+
+def conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, activation, backend) -> Tensor:
+    _check_alike("conv2d_dgrad", dy, w, bias)
+    _check_bias("conv2d_dgrad", bias, input_size[1])
+    tf32 = allow_tf32(dy.device.type, dy.dtype)
+    key = (
+        "dgrad", dy.shape, dy.stride(), w.shape, w.stride(), dy.dtype, bias is None, *input_size,
+        *stride, *padding, *dilation, groups, activation, backend, tf32, surroundings(dy.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_conv_problem(
+            "dgrad",
+            dy.dtype,
+            target_of(dy.device, backend),
+            x=input_size,
+            w=Operand.of(w),
+            y=Operand.of(dy),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            has_bias=bias is not None,
+            activation=activation,
+            allow_tf32=tf32,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+        )
+
+    return run(key, make, backend, (dy, w, bias))
+
+
+def conv2d_wgrad(
+    dy, x, weight_size, stride, padding, dilation, groups, bias_gradient, backend
+) -> tuple[Tensor, Tensor]:
+    _check_alike("conv2d_wgrad", dy, x)
+    tf32 = allow_tf32(dy.device.type, dy.dtype)
+    key = (
+        "wgrad", dy.shape, dy.stride(), x.shape, x.stride(), dy.dtype, bias_gradient, *weight_size,
+        *stride, *padding, *dilation, groups, backend, tf32, surroundings(dy.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_conv_problem(
+            "wgrad",
+            dy.dtype,
+            target_of(dy.device, backend),
+            x=Operand.of(x),
+            w=weight_size,
+            y=Operand.of(dy),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            has_bias=bias_gradient,
+            allow_tf32=tf32,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+        )
+
+    return run(key, make, backend, (dy, x))
+
+
+def channel_sum(x, backend) -> Tensor:
+    key = ("channel_sum", x.shape, x.stride(), x.dtype, backend, surroundings(x.device, backend))
+    return run(
+        key, lambda: make_channel_sum_problem(x.dtype, target_of(x.device, backend), Operand.of(x)), backend, (x,)
+    )
+
+
+def max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend) -> tuple[Tensor, Tensor]:
+    key = (
+        "pool_forward", x.shape, x.stride(), x.dtype,
+        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(x.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_pool_problem(
+            "forward",
+            x.dtype,
+            target_of(x.device, backend),
+            x=Operand.of(x),
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+        )
+
+    return run(key, make, backend, (x,))
+
+
+def max_pool2d_backward(dy, offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
+    _check_offsets("max_pool2d_backward", offsets, kernel, dy)
+    key = (
+        "pool_backward", dy.shape, dy.stride(), dy.dtype, offsets.shape, offsets.stride(), *input_size,
+        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(dy.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_pool_problem(
+            "backward",
+            dy.dtype,
+            target_of(dy.device, backend),
+            x=input_size,
+            y=Operand.of(dy),
+            offsets=Operand.of(offsets),
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+        )
+
+    return run(key, make, backend, (dy, offsets))
+
+
+def max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
+    _check_offsets("max_pool2d_gather", offsets, kernel, x)
+    key = (
+        "pool_gather", x.shape, x.stride(), x.dtype, offsets.shape, offsets.stride(),
+        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(x.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_pool_problem(
+            "gather",
+            x.dtype,
+            target_of(x.device, backend),
+            x=Operand.of(x),
+            offsets=Operand.of(offsets),
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+        )
+
+    return run(key, make, backend, (x, offsets))
+
+
+def max_pool2d_indices(offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
+    _check_offsets("max_pool2d_indices", offsets, kernel)
+    key = (
+        "pool_indices", offsets.shape, offsets.stride(), *input_size,
+        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(offsets.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_pool_problem(
+            "indices",
+            torch.float32,  # x itself is not touched
+            target_of(offsets.device, backend),
+            x=input_size,
+            offsets=Operand.of(offsets),
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+        )
+
+    return run(key, make, backend, (offsets,))

@@ -1,0 +1,169 @@
+"""Makes problems: output sizes and strides, and the index width, from what a pass is given.
+
+Pure but for `force_index_bits`. What comes out may still be impossible; fastconv.validity says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+
+from fastconv.problem import ChannelSumProblem, ConvPass, ConvProblem, Operand, PoolPass, PoolProblem, Target
+from fastconv.shapes import (
+    conv_output_sizes,
+    dense_strides,
+    offsets_dtype,
+    pool_output_sizes,
+    suggests_channels_last,
+)
+
+IndexBits = Literal[32, 64]
+
+_LARGEST_INT32 = 2**31 - 1
+# Kernels count positions in the padded input and a block past its end, so leave them room below 2**31.
+_INDEX_MARGIN = 65536
+
+# --- index width ------------------------------------------------------------------------------------------------------
+
+_forced: IndexBits | None = None
+
+
+@contextlib.contextmanager
+def force_index_bits(bits: IndexBits) -> Iterator[None]:
+    """Makes every problem planned inside use this index width, in all threads: for tests of the 64-bit kernels."""
+    global _forced
+    if bits not in (32, 64):
+        raise ValueError(f"bits is {bits}, but must be 32 or 64")
+    before, _forced = _forced, bits
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def forced_index_bits() -> IndexBits | None:
+    """What `force_index_bits` asks for now."""
+    return _forced
+
+
+def index_bits(*operands: Operand, positions: Sequence[int] = ()) -> IndexBits:
+    """The narrowest index type that reaches and counts every element of the operands, and these positions."""
+    if _forced is not None:
+        return _forced
+    furthest = max(max(operand.last_offset(), math.prod(operand.sizes), *operand.sizes) for operand in operands)
+    return 64 if max(furthest, *positions, 0) > _LARGEST_INT32 - _INDEX_MARGIN else 32
+
+
+def _furthest_positions(x: Operand, low_high: Sequence[int], taps: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """Where a kernel may look in each dimension of the padded input, and past its end."""
+    return [
+        x.sizes[2 + axis] + low_high[2 * axis] + low_high[2 * axis + 1] + dilation[axis] * taps[axis] for axis in (0, 1)
+    ]
+
+
+# --- problems ---------------------------------------------------------------------------------------------------------
+
+
+def _output_like(sizes: Sequence[int], *inputs: Operand) -> Operand:
+    """A fresh tensor of these sizes: channels_last if PyTorch would say so of one of the inputs."""
+    channels_last = any(suggests_channels_last(operand.sizes, operand.strides) for operand in inputs)
+    sizes = tuple(sizes)
+    return Operand(sizes, dense_strides(sizes, channels_last and 0 not in sizes))
+
+
+def make_conv_problem(
+    conv_pass: ConvPass,
+    dtype: torch.dtype,
+    target: Target,
+    *,
+    x: Operand | Sequence[int],
+    w: Operand | Sequence[int],
+    y: Operand | None = None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    has_bias: bool = False,
+    residual: Operand | None = None,
+    activation: str = "identity",
+    allow_tf32: bool = False,
+    deterministic: bool = True,
+) -> ConvProblem:
+    """The problem of a pass. What the pass writes is left out (fprop's y) or given by its sizes (dgrad's x, wgrad's w)."""
+    if conv_pass == "fprop":
+        y = _output_like(conv_output_sizes(x.sizes, w.sizes, stride, padding, dilation), x, w)
+    elif conv_pass == "dgrad":
+        x = _output_like(x, y, w)
+    else:
+        w = _output_like(w, y, x)
+    return ConvProblem(
+        conv_pass=conv_pass,
+        dtype=dtype,
+        x=x,
+        w=w,
+        y=y,
+        stride=tuple(stride),
+        padding=tuple(padding),
+        dilation=tuple(dilation),
+        groups=groups,
+        target=target,
+        has_bias=has_bias,
+        residual=residual,
+        activation=activation,
+        index_bits=index_bits(
+            *(operand for operand in (x, w, y, residual) if operand is not None),
+            positions=_furthest_positions(x, padding, w.sizes[2:], dilation),
+        ),
+        allow_tf32=allow_tf32,
+        deterministic=deterministic,
+    )
+
+
+def make_pool_problem(
+    pool_pass: PoolPass,
+    dtype: torch.dtype,
+    target: Target,
+    *,
+    x: Operand | Sequence[int],
+    y: Operand | None = None,
+    offsets: Operand | None = None,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> PoolProblem:
+    """The problem of a pass. x is given by its sizes where the pass does not read it; what it writes is left out."""
+    if pool_pass == "forward":
+        y = offsets = _output_like(pool_output_sizes(x.sizes, kernel, stride, padding, dilation, ceil_mode), x)
+    elif pool_pass == "gather" or pool_pass == "indices":
+        y = _output_like(offsets.sizes, offsets)
+    if not isinstance(x, Operand):
+        x = _output_like(x, offsets)
+    return PoolProblem(
+        pool_pass=pool_pass,
+        dtype=dtype,
+        x=x,
+        y=y,
+        offsets=offsets,
+        offsets_dtype=offsets_dtype(kernel),
+        kernel=tuple(kernel),
+        stride=tuple(stride),
+        padding=tuple(padding),
+        dilation=tuple(dilation),
+        target=target,
+        index_bits=index_bits(
+            x,
+            y,
+            offsets,
+            positions=_furthest_positions(x, [pad for pad in padding for _ in (0, 1)], kernel, dilation),
+        ),
+    )
+
+
+def make_channel_sum_problem(dtype: torch.dtype, target: Target, x: Operand) -> ChannelSumProblem:
+    return ChannelSumProblem(dtype=dtype, x=x, target=target, index_bits=index_bits(x))

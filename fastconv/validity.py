@@ -1,0 +1,98 @@
+"""Whether the parts of a problem fit together.
+
+The public functions have checked before, with the user's words. This is for those who call the primitives themselves, and the
+last check before a backend trusts the sizes; it runs once for each new problem. The compiled core checks again by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fastconv.problem import ACTIVATIONS, ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem
+from fastconv.shapes import pool_output_size
+
+
+def validate(problem: Problem) -> None:
+    """RuntimeError with the name and value of the part that does not fit."""
+    if isinstance(problem, ConvProblem):
+        _validate_convolution(problem)
+    elif isinstance(problem, PoolProblem):
+        _validate_pool(problem)
+    else:
+        _validate_channel_sum(problem)
+
+
+def _reject(problem: Problem, name: str, value: object, accepted: str) -> NoReturn:
+    raise RuntimeError(f"fastconv::{problem.op}: {name} is {value}, but must be {accepted}")
+
+
+def _check_ranks(problem: Problem, **operands: Operand | None) -> None:
+    for name, operand in operands.items():
+        if operand is not None and len(operand.sizes) != 4:
+            _reject(problem, f"sizes of {name}", list(operand.sizes), "four of them")
+
+
+def _check_numbers(problem: Problem, least: int, **numbers: Sequence[int]) -> None:
+    for name, values in numbers.items():
+        wanted = 4 if name == "padding" and isinstance(problem, ConvProblem) else 2
+        if len(values) != wanted or min(values) < least:
+            _reject(problem, name, list(values), f"{wanted} numbers of {least} or more")
+
+
+def _validate_convolution(problem: ConvProblem) -> None:
+    x, w, y, groups = problem.x, problem.w, problem.y, problem.groups
+    _check_ranks(problem, x=x, w=w, y=y, residual=problem.residual)
+    _check_numbers(problem, 1, stride=problem.stride, dilation=problem.dilation)
+    _check_numbers(problem, 0, padding=problem.padding)
+    if groups < 1 or w.sizes[0] % groups != 0:
+        _reject(problem, "groups", groups, f"1 or more and a divisor of the {w.sizes[0]} filters of w")
+    if x.sizes[1] != w.sizes[1] * groups:
+        _reject(problem, "channels of x", x.sizes[1], f"{w.sizes[1] * groups}, those of w {list(w.sizes)} times groups")
+    if y.sizes[1] != w.sizes[0]:
+        _reject(problem, "channels of y", y.sizes[1], f"{w.sizes[0]}, the filters of w {list(w.sizes)}")
+    if y.sizes[0] != x.sizes[0]:
+        _reject(problem, "batch of y", y.sizes[0], f"{x.sizes[0]}, that of x")
+    if min(w.sizes[2:]) < 1:
+        _reject(problem, "sizes of w", list(w.sizes), "1 or more in height and width")
+    for axis, name in ((0, "height"), (1, "width")):
+        padded = x.sizes[2 + axis] + problem.padding[2 * axis] + problem.padding[2 * axis + 1]
+        span = problem.dilation[axis] * (w.sizes[2 + axis] - 1) + 1
+        outputs, stride = y.sizes[2 + axis], problem.stride[axis]
+        # What the windows leave over is less than a step, or the output_padding that a transposed convolution was given.
+        left_over = padded - span - (outputs - 1) * stride
+        if outputs < 1 or not 0 <= left_over < max(stride, problem.dilation[axis]):
+            accepted = f"{(padded - span) // stride + 1}" if padded >= span else "of a kernel that fits"
+            _reject(
+                problem,
+                f"{name} of y",
+                outputs,
+                f"{accepted}, for a padded x of {padded} and a kernel that spans {span}",
+            )
+    if problem.residual is not None and problem.residual.sizes != y.sizes:
+        _reject(problem, "sizes of residual", list(problem.residual.sizes), f"those of y, {list(y.sizes)}")
+    if problem.activation not in ACTIVATIONS:
+        _reject(problem, "activation", repr(problem.activation), f"one of {', '.join(ACTIVATIONS)}")
+
+
+def _validate_pool(problem: PoolProblem) -> None:
+    x, y, offsets = problem.x, problem.y, problem.offsets
+    _check_ranks(problem, x=x, y=y, offsets=offsets)
+    _check_numbers(problem, 1, kernel=problem.kernel, stride=problem.stride, dilation=problem.dilation)
+    _check_numbers(problem, 0, padding=problem.padding)
+    if any(2 * pad > taps for pad, taps in zip(problem.padding, problem.kernel, strict=True)):
+        _reject(problem, "padding", problem.padding, f"at most half of kernel {problem.kernel}")
+    if offsets.sizes != y.sizes:
+        _reject(problem, "sizes of offsets", list(offsets.sizes), f"those of y, {list(y.sizes)}")
+    if y.sizes[:2] != x.sizes[:2]:
+        _reject(problem, "batch and channels of y", list(y.sizes[:2]), f"those of x, {list(x.sizes[:2])}")
+    for axis, name in ((0, "height"), (1, "width")):
+        window = problem.padding[axis], problem.kernel[axis], problem.stride[axis], problem.dilation[axis]
+        accepted = {pool_output_size(x.sizes[2 + axis], *window, ceil_mode) for ceil_mode in (False, True)}
+        if y.sizes[2 + axis] not in accepted or y.sizes[2 + axis] < 1:
+            words = " or ".join(str(size) for size in sorted(accepted))
+            _reject(problem, f"{name} of y", y.sizes[2 + axis], f"{words} for x of {list(x.sizes)}, and 1 or more")
+
+
+def _validate_channel_sum(problem: ChannelSumProblem) -> None:
+    _check_ranks(problem, x=problem.x)
