@@ -17,7 +17,7 @@ std::string why_not_any(const ConvProblem& problem) {
   if (problem.x.count() == 0 || problem.w.count() == 0 || problem.y.count() == 0) return "an operand is empty";
   const int64_t chunk = 16 / size_of(problem.dtype);
   if (problem.groups > 1) {
-    if (problem.w.sizes[1] % chunk != 0) {
+    if (problem.pass != ConvPass::dgrad && problem.w.sizes[1] % chunk != 0) {
       return "groups of " + std::to_string(problem.w.sizes[1]) + " input channels; accepted are multiples of " +
              std::to_string(chunk);
     }
