@@ -197,6 +197,15 @@ def _time_cold(
     return Sample.of(seconds)
 
 
+def time_cold(
+    device: Device, bound: Callable[[], object], least: int = 9, most: int = 31, seconds: float = 0.03
+) -> Sample:
+    """Device time with the cache flushed before every call, inputs as they are: for tuning, which checks by itself."""
+    once = min(_one_cold(device, bound)[0] for _ in range(2))
+    count = min(max(least, int(seconds / max(once, 1e-6))), most)
+    return Sample.of([_one_cold(device, bound)[0] for _ in range(count)])
+
+
 def _one_cold(device: Device, bound: Callable[[], Tensors]) -> tuple[float, Tensors]:
     device.run_ahead()
     device.flush_cache()

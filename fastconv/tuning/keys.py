@@ -1,0 +1,106 @@
+"""Names under which times are kept: of a problem, of a candidate, and of the environment they were measured in."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import re
+
+import torch
+
+from fastconv import info
+from fastconv._version import __version__
+from fastconv.plan import Candidate
+from fastconv.problem import ConvProblem, Operand, PoolProblem, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """Times measured in one environment say nothing about another."""
+
+    gpu: str
+    driver: str
+    cuda: str
+    cudnn: str
+    torch: str
+    triton: str
+    fastconv: str
+
+    @classmethod
+    @functools.cache
+    def here(cls, gpu: str) -> Environment:
+        return cls(
+            gpu=gpu,
+            driver=info.driver_version(),
+            cuda=str(torch.version.cuda or ""),
+            cudnn=str(torch.backends.cudnn.version() or ""),
+            torch=torch.__version__,
+            triton=_version("triton"),
+            fastconv=__version__,
+        )
+
+    @property
+    def file_name(self) -> str:
+        """Readable, and different for different environments."""
+        versions = repr(dataclasses.astuple(self)).encode()
+        return f"{slug(self.gpu)}-{hashlib.sha256(versions).hexdigest()[:12]}.json"
+
+
+def slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower()).strip("-") or "unknown"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def candidate_key(candidate: Candidate) -> str:
+    return f"{candidate.backend}:{candidate.kernel}:{candidate.config}"
+
+
+def problem_key(problem: Problem) -> str:
+    """One line that says everything but the device; the batch size comes second, so that near problems are found."""
+    words = [problem.op, f"n{problem.x.sizes[0]}", str(problem.dtype).removeprefix("torch.")]
+    if isinstance(problem, ConvProblem):
+        words += [_operand("x", problem.x), _operand("w", problem.w), _operand("y", problem.y)]
+        words += [_numbers("s", problem.stride), _numbers("p", problem.padding), _numbers("d", problem.dilation)]
+        words += [f"g{problem.groups}", problem.activation]
+        words += ["bias"] if problem.has_bias else []
+        words += [_operand("residual", problem.residual)] if problem.residual is not None else []
+        words += ["tf32"] if problem.allow_tf32 else []
+        words += ["deterministic"] if problem.deterministic else []
+    elif isinstance(problem, PoolProblem):
+        words += [_operand("x", problem.x), _operand("y", problem.y), _operand("offsets", problem.offsets)]
+        words += [_numbers("k", problem.kernel), _numbers("s", problem.stride), _numbers("p", problem.padding)]
+        words += [_numbers("d", problem.dilation)]
+    else:
+        words.append(_operand("x", problem.x))
+    return " ".join([*words, f"i{problem.index_bits}"])
+
+
+def split_batch(key: str) -> tuple[str, int]:
+    """A problem's key without its batch size, and the batch size."""
+    op, batch, rest = key.split(" ", 2)
+    return f"{op} {rest}", int(batch[1:])
+
+
+def _operand(name: str, operand: Operand) -> str:
+    """Sizes without the batch, and how they lie in memory."""
+    batch, channels, height, width = operand.sizes
+    sizes = f"{name}={channels}x{height}x{width}"
+    if name == "w":
+        sizes = f"{name}={batch}x{channels}x{height}x{width}"
+    if operand.strides == (channels * height * width, height * width, width, 1):
+        return f"{sizes}:nchw"
+    if operand.is_channels_last():
+        return f"{sizes}:nhwc"
+    return f"{sizes}:{'/'.join(map(str, operand.strides))}"
+
+
+def _numbers(name: str, values: tuple[int, ...]) -> str:
+    return name + ",".join(map(str, values))

@@ -1,0 +1,180 @@
+"""Measured times on disk: one JSON file an environment, safe with several processes, and never a reason to fail.
+
+A process takes the file's lock, reads what others have written meanwhile, adds its own and replaces the file in one step. A
+file that cannot be read, or that is of another version or environment, is set aside under another name, with a warning. Where
+the folder cannot be written the times live as long as the process, with a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+
+from fastconv.tuning.keys import Environment
+
+SCHEMA = 1
+
+#: Seconds to wait for another process that holds the lock of a file; it holds it for milliseconds.
+LOCK_PATIENCE = 30.0
+
+
+class StoreWarning(UserWarning):
+    """Times could not be read or kept; everything works, and is measured again or chosen by the model."""
+
+
+def default_folder() -> Path:
+    """FASTCONV_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("FASTCONV_CACHE") or platformdirs.user_cache_dir("fastconv")) / "tuning"
+
+
+class Store:
+    """Seconds by problem and candidate, in one environment."""
+
+    def __init__(self, environment: Environment, folder: Path | None = None) -> None:
+        self.environment = environment
+        self.path = (folder or default_folder()) / environment.file_name
+        self._problems: dict[str, dict[str, float]] = {}
+        self._loaded = False
+        self._warned = False
+        self._thread_lock = threading.RLock()
+
+    def times(self, problem: str) -> dict[str, float]:
+        """Candidate key -> seconds; infinity for one that was tried and gave no right result."""
+        with self._thread_lock:
+            if not self._loaded:
+                self._problems = _merged(self._read(), self._problems)
+                self._loaded = True
+            return dict(self._problems.get(problem, {}))
+
+    def reload(self) -> None:
+        """Takes in what other processes have added since."""
+        with self._thread_lock:
+            self._problems = _merged(self._problems, self._read())
+            self._loaded = True
+
+    def problems(self) -> dict[str, dict[str, float]]:
+        self.times("")
+        return {name: dict(times) for name, times in self._problems.items()}
+
+    def add(self, problem: str, times: Mapping[str, float]) -> None:
+        """Keeps times beside those that are there, here and on disk."""
+        with self._thread_lock:
+            self._problems = _merged(self._problems, {problem: dict(times)})
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with filelock.FileLock(f"{self.path}.lock", timeout=LOCK_PATIENCE):
+                    self._problems = _merged(self._read(), self._problems)
+                    self._loaded = True
+                    self._write()
+            except (OSError, filelock.Timeout) as error:
+                self._warn(f"tuning results cannot be kept in {self.path.parent}: {error}")
+
+    def _write(self) -> None:
+        content = {
+            "schema": SCHEMA,
+            "environment": dataclasses.asdict(self.environment),
+            # JSON has no infinity; null stands for a candidate that is not to be chosen.
+            "seconds": {
+                problem: {name: value if math.isfinite(value) else None for name, value in sorted(times.items())}
+                for problem, times in sorted(self._problems.items())
+            },
+        }
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-", suffix=".part")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        try:
+            text = self.path.read_text()
+        except FileNotFoundError:
+            return {}
+        except (OSError, UnicodeDecodeError) as error:
+            self._set_aside(f"cannot be read ({error})")
+            return {}
+        try:
+            return _parse(text, self.environment)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            self._set_aside(str(error))
+            return {}
+
+    def _set_aside(self, reason: str) -> None:
+        aside = self.path.with_suffix(f".set-aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        try:
+            os.replace(self.path, aside)
+            self._warn(f"the tuning results {self.path} were set aside as {aside.name}: {reason}", always=True)
+        except OSError as error:
+            self._warn(f"the tuning results {self.path} are not used: {reason}; nor can they be set aside: {error}")
+
+    def _warn(self, message: str, always: bool = False) -> None:
+        if always or not self._warned:
+            self._warned = True
+            warnings.warn(message, StoreWarning, stacklevel=4)
+
+
+def _parse(text: str, environment: Environment) -> dict[str, dict[str, float]]:
+    content: Any = json.loads(text)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ValueError(f"it is not of schema {SCHEMA}")
+    if content["environment"] != dataclasses.asdict(environment):
+        raise ValueError("it is of another environment")
+    problems: dict[str, dict[str, float]] = {}
+    for problem, times in content["seconds"].items():
+        problems[str(problem)] = {str(name): _seconds(value) for name, value in times.items()}
+    return problems
+
+
+def _seconds(value: Any) -> float:
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{value!r} is no time")
+    return float(value)
+
+
+def _merged(
+    first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Everything of both; where both have a time, the second's."""
+    merged = {problem: dict(times) for problem, times in first.items()}
+    for problem, times in second.items():
+        merged.setdefault(problem, {}).update(times)
+    return merged
+
+
+@contextlib.contextmanager
+def measuring_alone(folder: Path, gpu: str, patience: float = 120.0) -> Iterator[None]:
+    """One process at a time measures on a GPU: two at once would time each other. Goes on after `patience` with a warning."""
+    lock: filelock.BaseFileLock | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / f"measuring-{gpu}.lock", timeout=patience)
+        lock.acquire()
+    except (OSError, filelock.Timeout) as error:
+        lock = None
+        warnings.warn(f"measuring while others may measure too: {error}", StoreWarning, stacklevel=3)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

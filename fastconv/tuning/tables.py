@@ -1,0 +1,64 @@
+"""Tables of winners that ship with the package, one file a GPU: made by `fastconv tune --export` from measured times."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastconv.tuning.keys import slug, split_batch
+
+#: How far a batch size may be from one in the table, as a factor, for the winner to be taken over.
+NEAREST_BATCH = 4.0
+
+
+@functools.cache
+def shipped(gpu: str) -> Mapping[str, str]:
+    """Problem key -> candidate key for the GPU of that name; empty where no table ships."""
+    resource = importlib.resources.files(__package__) / "tables" / f"{slug(gpu)}.json"
+    if not resource.is_file():
+        return {}
+    return json.loads(resource.read_text())["winners"]
+
+
+def look_up(table: Mapping[str, str], problem: str) -> tuple[str, str]:
+    """(candidate key, note): the problem's own entry, else that of the same layer with the nearest batch; ("", "") if none."""
+    if problem in table:
+        return table[problem], ""
+    layer, batch = split_batch(problem)
+    nearest, distance = 0, math.log(NEAREST_BATCH) + 1e-9
+    for other_batch in _batches(table).get(layer, ()):
+        if batch > 0 and other_batch > 0 and abs(math.log(other_batch / batch)) <= distance:
+            nearest, distance = other_batch, abs(math.log(other_batch / batch))
+    if not nearest:
+        return "", ""
+    op, _, rest = layer.partition(" ")
+    return table[f"{op} n{nearest} {rest}"], f"of batch {nearest}"
+
+
+_known_batches: dict[int, tuple[Mapping[str, str], dict[str, list[int]]]] = {}
+
+
+def _batches(table: Mapping[str, str]) -> dict[str, list[int]]:
+    """Layer -> batch sizes of a table; made once a table."""
+    held = _known_batches.get(id(table))
+    if held is None or held[0] is not table:
+        found: dict[str, list[int]] = {}
+        for key in table:
+            layer, batch = split_batch(key)
+            found.setdefault(layer, []).append(batch)
+        held = _known_batches[id(table)] = (table, found)
+    return held[1]
+
+
+def export(problems: Mapping[str, Mapping[str, float]], environment: Mapping[str, Any]) -> str:
+    """A table's text from measured times: the fastest candidate of each problem."""
+    winners = {}
+    for problem, times in sorted(problems.items()):
+        finite = {name: seconds for name, seconds in times.items() if math.isfinite(seconds)}
+        if finite:
+            winners[problem] = min(finite, key=lambda name: finite[name])
+    return json.dumps({"environment": dict(environment), "winners": winners}, indent=1) + "\n"

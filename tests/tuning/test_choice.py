@@ -1,0 +1,265 @@
+"""Choice: measured, then the shipped table, then the cost model; ATen among the candidates; FASTCONV_TUNE."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from fastconv import backends
+from fastconv.bench.device import CpuDevice
+from fastconv.plan import Candidate
+from fastconv.tuning import choice, tables
+from fastconv.tuning.keys import candidate_key, problem_key, slug, split_batch
+from fastconv.tuning.mode import Mode, mode
+from fastconv.tuning.model import aten_seconds
+from fastconv.tuning.store import Store
+from fastconv.tuning.tuner import make_tensors, shortlist, tune_problem
+from tests.tuning.support import CPU, GPU, HERE, candidates, conv, pool
+
+FAST, SLOW = 1e-9, 1.0  # predictions far below and above ATen's
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    held = Store(HERE, tmp_path)
+    monkeypatch.setattr(choice, "store_for", lambda gpu: held)
+    monkeypatch.setattr(tables, "shipped", lambda gpu: {})
+    monkeypatch.delenv("FASTCONV_TUNE", raising=False)
+    return held
+
+
+def chosen(problem, found):
+    candidate, why = choice.choose(problem, found)
+    return f"{candidate.backend}:{candidate.kernel}", why
+
+
+def test_what_was_measured_fastest_is_taken_whatever_the_model_thinks(store):
+    problem, found = conv(), candidates(FAST, SLOW)
+    store.add(
+        problem_key(problem), {candidate_key(one): time for one, time in zip(found, (3e-5, 4e-5, 1e-5), strict=False)}
+    )
+    name, why = chosen(problem, found)
+    assert name == "cuda:kernel1"
+    assert "measured" in why
+    assert "30.0 us" in why
+
+
+def test_aten_is_taken_where_it_measured_faster(store):
+    problem, found = conv(), candidates(FAST)
+    store.add(problem_key(problem), {candidate_key(found[0]): 1e-5, candidate_key(found[1]): 2e-5})
+    assert chosen(problem, found)[0] == "aten:conv2d_fprop"
+
+
+def test_a_candidate_that_was_wrong_or_cannot_run_is_not_taken(store):
+    problem, found = conv(), candidates(FAST, FAST)
+    times = {candidate_key(found[1]): math.inf, candidate_key(found[2]): 2e-5, "triton:refused:": 1e-9}
+    store.add(problem_key(problem), times)
+    assert chosen(problem, found)[0] == "cuda:kernel1"
+
+
+def test_the_shipped_table_comes_before_the_model(store, monkeypatch):
+    problem, found = conv(), candidates(FAST, SLOW)
+    monkeypatch.setattr(tables, "shipped", lambda gpu: {problem_key(problem): candidate_key(found[2])})
+    name, why = chosen(problem, found)
+    assert name == "cuda:kernel1"
+    assert "shipped table for made-up GPU" in why
+
+
+def test_a_table_serves_other_batch_sizes_of_a_layer_but_not_far_ones(store):
+    table = {problem_key(conv(batch=32)): "cuda:kernel0:config0"}
+    assert tables.look_up(table, problem_key(conv(batch=64))) == ("cuda:kernel0:config0", "of batch 32")
+    assert tables.look_up(table, problem_key(conv(batch=1))) == ("", "")
+    assert tables.look_up(table, problem_key(conv(batch=32, channels=16))) == ("", "")
+
+
+def test_a_table_entry_that_no_longer_exists_is_passed_over(store, monkeypatch):
+    problem = conv()
+    monkeypatch.setattr(tables, "shipped", lambda gpu: {problem_key(problem): "cuda:removed:config"})
+    assert "cost model" in chosen(problem, candidates(FAST))[1]
+
+
+@pytest.mark.parametrize(("predicted", "name"), [(FAST, "cuda:kernel0"), (SLOW, "aten:conv2d_fprop")])
+def test_without_measurements_the_model_chooses_and_says_that_it_did(store, predicted, name):
+    got, why = chosen(conv(), candidates(predicted))
+    assert got == name
+    assert "cost model, not measured" in why
+
+
+def test_the_model_does_not_leave_aten_for_a_narrow_guess(store):
+    problem = conv()
+    assert chosen(problem, candidates(aten_seconds(problem) / 1.2))[0] == "aten:conv2d_fprop"
+    assert chosen(problem, candidates(aten_seconds(problem) / 1.4))[0] == "cuda:kernel0"
+
+
+def test_where_aten_cannot_run_ours_is_taken(store):
+    assert chosen(conv(), candidates(SLOW, reason="no"))[0] == "cuda:kernel0"
+
+
+def test_cpu_tensors_are_left_to_the_order_of_backends(store):
+    assert choice.choose(conv(target=CPU), candidates(FAST)) is None
+
+
+def test_no_legal_candidate_is_no_choice(store):
+    assert choice.choose(conv(), [Candidate("cuda", "k", "", "no")]) is None
+
+
+# --- FASTCONV_TUNE
+
+
+def test_zero_ignores_what_was_measured(store, monkeypatch):
+    problem, found = conv(), candidates(SLOW)
+    store.add(problem_key(problem), {candidate_key(found[1]): 1e-9})
+    assert chosen(problem, found)[0] == "cuda:kernel0"
+    monkeypatch.setenv("FASTCONV_TUNE", "0")
+    assert chosen(problem, found)[0] == "aten:conv2d_fprop"
+
+
+@pytest.mark.parametrize(("value", "measurements"), [("", 0), ("1", 1), ("force", 2)])
+def test_one_measures_once_and_force_once_more_in_each_process(store, monkeypatch, value, measurements):
+    monkeypatch.setenv("FASTCONV_TUNE", value)
+    monkeypatch.setattr(choice, "_may_measure", lambda: True)
+    monkeypatch.setattr(choice, "_measured_by_force", set())
+    calls = []
+
+    def measure(problem, legal, held, again):
+        if again or not held.times(problem_key(problem)):
+            calls.append(again)
+        held.add(problem_key(problem), {candidate_key(legal[1]): 1e-6})
+
+    monkeypatch.setattr("fastconv.tuning.tuner.tune_problem", measure)
+    for _ in range(3):
+        chosen(conv(), candidates(SLOW))
+    if value == "force":
+        assert calls == [True]
+    else:
+        assert len(calls) == measurements
+
+
+def test_another_value_is_an_error_that_names_the_accepted_ones(monkeypatch):
+    monkeypatch.setenv("FASTCONV_TUNE", "yes")
+    with pytest.raises(ValueError, match="0, 1 or force"):
+        mode()
+    monkeypatch.setenv("FASTCONV_TUNE", "force")
+    assert mode() is Mode.force
+
+
+# --- keys
+
+
+def test_different_problems_have_different_keys_and_the_batch_can_be_taken_out():
+    problems = [
+        conv(), conv(batch=4), conv(conv_pass="dgrad"), conv(conv_pass="wgrad"), conv(dtype=torch.float16), conv(channels=16),
+        conv(filters=8), conv(groups=2), conv(has_bias=True), conv(activation="relu"), conv(allow_tf32=True),
+        conv(deterministic=False), pool(), pool("backward"), pool(dtype=torch.float16),
+        dataclasses.replace(conv(), index_bits=64), dataclasses.replace(conv(), padding=(1, 1, 1, 0)),
+    ]  # fmt: skip
+    keys = [problem_key(problem) for problem in problems]
+    assert len(set(keys)) == len(keys)
+    assert split_batch(problem_key(conv(batch=4)))[1] == 4
+    assert split_batch(problem_key(conv(batch=4)))[0] == split_batch(problem_key(conv(batch=2)))[0]
+
+
+def test_the_device_is_no_part_of_a_problems_key():
+    assert problem_key(conv(target=GPU)) == problem_key(conv(target=CPU))
+    assert slug("NVIDIA H200") == "nvidia-h200"
+
+
+# --- measuring, on the CPU
+
+
+class Counting:
+    """Plans that count how often they are made; some are wrong or fail."""
+
+    def __init__(self):
+        self.made = []
+
+    def __call__(self, problem, candidate):
+        self.made.append(candidate_key(candidate))
+        aten = backends.get("aten")
+        plan = aten.plan(problem, aten.candidates(problem)[0])
+        if candidate.kernel == "kernel1":
+            return lambda *tensors: plan(*tensors) * 1.01
+        if candidate.kernel == "kernel2":
+            raise RuntimeError("no resources\nat all")
+        return plan
+
+
+def tune(problem, found, store, make_plan, **options):
+    return tune_problem(problem, found, store, device=CpuDevice(), make_plan=make_plan, **options)
+
+
+def test_candidates_are_measured_and_wrong_and_failing_ones_never_chosen(store):
+    problem, make = conv(target=CPU), Counting()
+    result = tune(problem, candidates(1e-6, 1e-6, 1e-6), store, make)
+    assert len(make.made) == 4
+    assert math.isfinite(result.times["cuda:kernel0:config0"])
+    assert result.times["cuda:kernel1:config1"] == result.times["cuda:kernel2:config2"] == math.inf
+    assert "relative error" in result.failures["cuda:kernel1:config1"]
+    assert result.failures["cuda:kernel2:config2"] == "RuntimeError: no resources"
+    assert Store(HERE, store.path.parent).times(problem_key(problem)) == result.times
+
+
+def test_adding_one_config_measures_only_that_config(store):
+    problem, make = conv(target=CPU), Counting()
+    tune(problem, candidates(1e-6), store, make)
+    make.made.clear()
+    new = [*candidates(1e-6), Candidate("cuda", "kernel0", "a new one", "", 1e-6)]
+    result = tune(problem, new, store, make)
+    assert make.made == result.measured == ["cuda:kernel0:a new one"]
+    assert tune(problem, new, store, make).measured == []
+    assert len(tune(problem, new, store, make, again=True).measured) == 3
+
+
+def test_out_of_memory_is_no_verdict_on_a_candidate(store):
+    def make(problem, candidate):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    result = tune(conv(target=CPU), candidates(1e-6), store, make)
+    assert result.times == {}
+    assert "out of memory" in next(iter(result.failures.values()))
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        conv(target=CPU), conv(target=CPU, conv_pass="dgrad"), conv(target=CPU, conv_pass="wgrad", has_bias=True),
+        conv(target=CPU, has_bias=True, activation="relu", dtype=torch.bfloat16), pool(target=CPU),
+        pool("backward", target=CPU), pool("gather", target=CPU), pool("indices", target=CPU),
+        conv(target=CPU, groups=4, conv_pass="dgrad", has_bias=True),
+    ],
+    ids=lambda problem: problem_key(problem),
+)  # fmt: skip
+def test_tensors_made_for_a_problem_fit_its_plan(store, problem):
+    result = tune(problem, [Candidate("aten", problem.op, "")], store, None)
+    assert result.failures == {}
+    assert len(result.times) == 1
+    first = make_tensors(problem, torch.device("cpu"))[0]
+    assert first.numel() > 0
+
+
+def test_the_shortlist_keeps_each_familys_best_beside_the_models_favourites():
+    found = [Candidate("cuda", "a", str(n), "", 1e-6 * (n + 1)) for n in range(9)] + [
+        Candidate("cuda", "b", "", "", 1.0)
+    ]
+    kept = shortlist([*found, Candidate("aten", "conv", ""), Candidate("cuda", "c", "", "no")], most=3)
+    assert [(one.kernel, one.config) for one in kept] == [("a", "0"), ("a", "1"), ("a", "2"), ("b", ""), ("conv", "")]
+
+
+def test_an_exported_table_holds_the_fastest_of_each_problem():
+    text = tables.export({"p n1 x": {"a": 2.0, "b": 1.0, "c": math.inf}, "q n1 x": {"a": math.inf}}, {"gpu": "G"})
+    import json
+
+    assert json.loads(text)["winners"] == {"p n1 x": "b"}
+
+
+def test_every_shipped_table_can_be_read():
+    import importlib.resources
+    import json
+
+    folder = importlib.resources.files("fastconv.tuning") / "tables"
+    for entry in folder.iterdir():
+        if entry.name.endswith(".json"):
+            for problem, winner in json.loads(entry.read_text())["winners"].items():
+                assert split_batch(problem)[1] > 0
+                assert winner.count(":") >= 2

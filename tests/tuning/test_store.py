@@ -1,0 +1,129 @@
+"""The store: nothing is lost, whatever other processes, crashes and broken files do."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+
+from fastconv.tuning.store import Store, StoreWarning
+from tests.tuning.support import HERE
+
+
+def test_times_come_back_from_disk(tmp_path):
+    Store(HERE, tmp_path).add("a problem", {"cuda:k:c": 1e-5, "cuda:k:wrong": math.inf})
+    assert Store(HERE, tmp_path).times("a problem") == {"cuda:k:c": 1e-5, "cuda:k:wrong": math.inf}
+    assert Store(HERE, tmp_path).times("another") == {}
+
+
+def test_adding_keeps_what_another_store_added_meanwhile(tmp_path):
+    first, second = Store(HERE, tmp_path), Store(HERE, tmp_path)
+    first.times("p")
+    second.add("p", {"b": 2.0})
+    first.add("p", {"a": 1.0})
+    assert first.times("p") == Store(HERE, tmp_path).times("p") == {"a": 1.0, "b": 2.0}
+
+
+def test_every_part_of_the_environment_has_its_own_file(tmp_path):
+    Store(HERE, tmp_path).add("p", {"a": 1.0})
+    for field in dataclasses.fields(HERE):
+        other = dataclasses.replace(HERE, **{field.name: "different"})
+        assert Store(other, tmp_path).times("p") == {}, f"times survive another {field.name}"
+
+
+ADDER = """
+    import sys
+    from pathlib import Path
+    from fastconv.tuning.store import Store
+    from tests.tuning.support import HERE
+    store = Store(HERE, Path(sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(60):
+        store.add(f"problem {number % 7}", {f"{sys.argv[2]} {number}": 1e-6 * (number + 1)})
+"""
+
+
+def test_two_processes_at_once_lose_nothing(tmp_path, pytestconfig):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(ADDER), str(tmp_path), name],
+            cwd=pytestconfig.rootpath, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("first", "second")
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    kept = {name for times in Store(HERE, tmp_path).problems().values() for name in times}
+    assert kept == {f"{name} {number}" for name in ("first", "second") for number in range(60)}
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", '"words"', '{"schema": 999, "environment": {}, "seconds": {}}', '{"schema": 1}',
+        '{"schema": 1, "environment": {"gpu": "other"}, "seconds": {}}', "SECONDS:[]", "SECONDS:-1", 'SECONDS:"fast"',
+        "SECONDS:true", "\x00\x01", "SECONDS:NaN",
+    ],
+)  # fmt: skip
+def test_a_corrupt_or_stale_file_is_set_aside_with_a_warning_and_kept(tmp_path, text):
+    path = Store(HERE, tmp_path).path
+    if text.startswith("SECONDS:"):
+        head = {"schema": 1, "environment": dataclasses.asdict(HERE)}
+        value = text.removeprefix("SECONDS:")
+        text = (
+            json.dumps(head)[:-1] + (', "seconds": ' + ("[]" if value == "[]" else f'{{"p": {{"a": {value}}}}}')) + "}"
+        )
+    path.write_text(text)
+    store = Store(HERE, tmp_path)
+    with pytest.warns(StoreWarning, match="set aside"):
+        assert store.times("p") == {}
+    (aside,) = tmp_path.glob("*.set-aside-*")
+    assert aside.read_text() == text
+    store.add("p", {"a": 1.0})
+    assert Store(HERE, tmp_path).times("p") == {"a": 1.0}
+
+
+def test_bytes_that_are_no_text_are_set_aside_too(tmp_path):
+    store = Store(HERE, tmp_path)
+    store.path.write_bytes(b"\xff\xfe\x80")
+    with pytest.warns(StoreWarning, match="set aside"):
+        assert store.times("p") == {}
+
+
+def test_a_folder_that_cannot_be_written_is_one_warning_and_times_live_on_in_memory(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    store = Store(HERE, tmp_path / "file" / "folder")
+    with pytest.warns(StoreWarning, match="cannot be kept"):
+        store.add("p", {"a": 1.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.add("p", {"b": 2.0})
+    assert store.times("p") == {"a": 1.0, "b": 2.0}
+
+
+def test_a_crash_while_writing_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    store = Store(HERE, tmp_path)
+    store.add("p", {"a": 1.0})
+
+    def crash(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.add("p", {"b": 2.0})
+    monkeypatch.undo()
+    assert Store(HERE, tmp_path).times("p") == {"a": 1.0}
+    assert not list(tmp_path.glob(".*.part"))
