@@ -24,6 +24,14 @@ def test_curated_problem_through_aten(name, layout, device):
 
 
 @pytest.mark.parametrize("name", CURATED)
+def test_curated_problem_through_triton(name, device):
+    """Once each in Triton's interpreter, which is slow; tests/triton has more."""
+    number = list(CURATED).index(name)
+    dtype, layout = ("float32", "bfloat16")[number % 2], ("contiguous", "channels_last")[number // 2 % 2]
+    assert_case(_variant(CURATED[name], dtype, layout, "triton", device))
+
+
+@pytest.mark.parametrize("name", CURATED)
 def test_curated_problem_with_64_bit_offsets(name, device):
     assert_case(with_options(CURATED[name], index_bits=64, data="integers", device=device))
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import fastconv
 from tests.support.cases import Case
 from tests.support.check import assert_case
-from tests.support.layouts import LAYOUTS
+from tests.support.layouts import LAYOUTS, VECTOR_LAYOUTS
 
 BASE = {
     "conv2d": Case.parse(
@@ -33,6 +33,12 @@ OPERANDS += [("conv2d", "w_layout"), ("conv_transpose2d", "w_layout"), ("conv2d"
 def test_operand_in_any_layout(op, operand, layout, device):
     for bits in (32, 64):
         assert_case(dataclasses.replace(BASE[op], **{operand: layout}, index_bits=bits, device=device))
+
+
+@pytest.mark.parametrize("layout", VECTOR_LAYOUTS)
+@pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d"])
+def test_bias_in_any_layout(op, layout, device):
+    assert_case(dataclasses.replace(BASE[op], b_layout=layout, device=device))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import pytest
 import torch
 from torch.testing._internal.common_methods_invocations import op_db
@@ -21,22 +24,29 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 STEP = {"nn.functional.max_pool2d": 5}
 
 
+@functools.cache
+def samples_of(info):
+    return list(
+        itertools.islice(info.sample_inputs("cpu", torch.float32, requires_grad=False), 0, None, STEP.get(info.name, 1))
+    )
+
+
 def test_pytorch_still_has_samples_of_every_op():
     assert {info.name for info in INFOS} == set(OPS)
-    assert all(len(list(info.sample_inputs("cpu", torch.float32))) > 10 for info in INFOS)
+    assert all(len(samples_of(info)) > 10 for info in INFOS)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("info", INFOS, ids=lambda info: info.name)
 def test_samples_have_pytorchs_results(info, dtype, backend, device):
-    samples = list(info.sample_inputs("cpu", dtype, requires_grad=False))[:: STEP.get(info.name, 1)]
-    for number, sample in enumerate(samples):
-        results = OPS[info.name](*_arguments(sample, device, dtype), **sample.kwargs, backend=backend)
-        values = info.op(*_arguments(sample, "cpu", torch.float64), **sample.kwargs)
-        magnitudes = info.op(
-            *(_absolute(argument) for argument in _arguments(sample, "cpu", torch.float64)), **sample.kwargs
-        )
-        own = info.op(*_arguments(sample, "cpu", torch.promote_types(dtype, torch.float32)), **sample.kwargs)
+    for number, sample in enumerate(samples_of(info)):
+        rounded = [_cast(argument, dtype) for argument in (sample.input, *sample.args)]
+        exact = [_cast(argument, torch.float64) for argument in rounded]
+        single = [_cast(argument, torch.promote_types(dtype, torch.float32)) for argument in rounded]
+        results = OPS[info.name](*(_cast(argument, device) for argument in rounded), **sample.kwargs, backend=backend)
+        values = info.op(*exact, **sample.kwargs)
+        magnitudes = info.op(*map(_absolute, exact), **sample.kwargs)
+        own = info.op(*single, **sample.kwargs)
         quadruples = zip(*map(_as_tuple, (results, values, magnitudes, own)), strict=True)
         for place, (result, value, magnitude, other) in enumerate(quadruples):
             expected = Expected(
@@ -49,11 +59,8 @@ def test_samples_have_pytorchs_results(info, dtype, backend, device):
             assert_accurate(result, expected, f"output {place}", f"sample {number}: {sample.summary()}")
 
 
-def _arguments(sample, device, dtype):
-    def place(argument):
-        return argument.to(device, dtype) if isinstance(argument, torch.Tensor) else argument
-
-    return [place(argument) for argument in (sample.input, *sample.args)]
+def _cast(argument, to):
+    return argument.to(to) if isinstance(argument, torch.Tensor) else argument
 
 
 def _absolute(argument):

@@ -43,6 +43,7 @@ class Case:
     dtype: str = "float32"
     x_layout: str = "contiguous"
     w_layout: str = "contiguous"
+    b_layout: str = "contiguous"  # or "sliced", "expanded"
     dy_layout: str = "contiguous"
     data: str = "normal"  # or "integers", "special"
     index_bits: int = 32

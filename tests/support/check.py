@@ -25,7 +25,7 @@ def make_tensors(case: Case) -> tuple[Tensors, torch.Tensor]:
         tensors = Tensors(x)
     else:
         weight = layouts.build(case.weight_shape, case.w_layout, draw).requires_grad_()
-        bias = draw((case.k,)).requires_grad_() if case.bias else None
+        bias = layouts.build((case.k,), case.b_layout, draw).requires_grad_() if case.bias else None
         residual = layouts.build(output_shape, case.residual, draw).requires_grad_() if case.residual else None
         tensors = Tensors(x, weight, bias, residual)
     kind = "normal" if case.data == "special" else "integers" if case.data == "ties" else case.data

@@ -62,8 +62,17 @@ LAYOUTS: dict[str, Callable[[tuple[int, ...], Draw], torch.Tensor]] = {
 }
 
 
+#: The same for vectors, such as a bias.
+VECTOR_LAYOUTS: dict[str, Callable[[tuple[int, ...], Draw], torch.Tensor]] = {
+    "contiguous": lambda shape, draw: draw(shape),
+    "sliced": lambda shape, draw: draw((2 * shape[0] + 1,))[1::2],
+    "expanded": lambda shape, draw: draw((1,)).expand(shape),
+}
+
+
 def build(shape: tuple[int, ...], layout: str, draw: Draw) -> torch.Tensor:
     """A tensor of that shape in that layout, its elements drawn by `draw(shape of the storage)`."""
-    tensor = LAYOUTS[layout](tuple(shape), draw)
+    builders = VECTOR_LAYOUTS if len(shape) == 1 else LAYOUTS
+    tensor = builders[layout](tuple(shape), draw)
     assert tuple(tensor.shape) == tuple(shape)
     return tensor

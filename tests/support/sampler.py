@@ -6,7 +6,7 @@ import dataclasses
 import random
 
 from tests.support.cases import DTYPES, OPS, Case
-from tests.support.layouts import LAYOUTS
+from tests.support.layouts import LAYOUTS, VECTOR_LAYOUTS
 from tests.support.references import ACTIVATIONS
 
 #: Multiply-adds of one pass.
@@ -112,6 +112,8 @@ def _sample_convolution(dice: random.Random, op: str) -> Case:
         activation=dice.choice(tuple(ACTIVATIONS)) if dice.random() < 0.4 else "identity",
         data=dice.choice(("normal", "integers")),
     )
+    if case.bias and dice.random() < 0.3:
+        case = dataclasses.replace(case, b_layout=dice.choice(tuple(VECTOR_LAYOUTS)))
     if case.n == 1 and dice.random() < 0.2:
         case = dataclasses.replace(case, unbatched=True)
     if op == "conv_transpose2d":
