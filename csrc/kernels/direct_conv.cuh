@@ -93,14 +93,28 @@ struct FilterTable {
   Index* weight_offset;   // [block filters]
 };
 
-template <int kFilters, typename Index>
-__device__ inline void fill_filter_table(const DirectConvParameters<Index>& p, Unsigned<Index> first_chunk, int filters,
+// Filters that a thread loads from shared memory at once, 16 bytes of accumulators.
+template <typename Value, int kFilters>
+constexpr int kFilterVector = kFilters * sizeof(Value) < 16 ? kFilters : 16 / sizeof(Value);
+
+// Where filter `k` of the thread in `lane` is staged: vectors of neighbouring lanes side by side, so that a warp's load
+// has no bank conflict.
+template <typename Value, int kFilters>
+__device__ __forceinline__ int filter_slot(int filter_threads, int lane, int k) {
+  constexpr int kVector = kFilterVector<Value, kFilters>;
+  return (k / kVector * filter_threads + lane) * kVector + k % kVector;
+}
+
+template <typename Value, int kFilters, typename Index>
+__device__ inline void fill_filter_table(const DirectConvParameters<Index>& p, Unsigned<Index> first_chunk,
                                          const FilterTable<Index>& table) {
-  for (int slot = threadIdx.x; slot < filters; slot += kDirectConvThreads) {
-    Unsigned<Index> filter = first_chunk + slot / kFilters;  // the chunk, then its place in the group
+  const int filter_threads = 1 << p.filter_threads_log2;
+  for (int i = threadIdx.x; i < filter_threads * kFilters; i += kDirectConvThreads) {
+    const int slot = filter_slot<Value, kFilters>(filter_threads, i / kFilters, i % kFilters);
+    Unsigned<Index> filter = first_chunk + i / kFilters;  // the chunk, then its place in the group
     bool exists = filter < static_cast<Unsigned<Index>>(p.chunks);
     Index group = p.chunks_per_group.split(filter);
-    Index inside = filter * kFilters + slot % kFilters;
+    Index inside = filter * kFilters + i % kFilters;
     exists = exists && inside < p.group_outputs;
     table.output_channel[slot] = exists ? group * p.group_outputs + inside : -1;
     table.weight_offset[slot] = exists ? group * p.weight_group + inside * p.weight_output : -1;
@@ -145,14 +159,15 @@ __device__ inline void stage_weights(const DirectConvParameters<Index>& p, const
   }
 }
 
+// staged: slot of the thread's first filter.
 template <int kFilters, typename Value>
-__device__ __forceinline__ void load_filters(const Value* staged, Value (&values)[kFilters]) {
-  constexpr int kWidth = kFilters * sizeof(Value) < 16 ? kFilters : 16 / sizeof(Value);
+__device__ __forceinline__ void load_filters(const Value* staged, int filter_threads, Value (&values)[kFilters]) {
+  constexpr int kVector = kFilterVector<Value, kFilters>;
 #pragma unroll
-  for (int i = 0; i < kFilters; i += kWidth) {
-    auto vector = ptx::load_vector<kWidth>(staged + i);
+  for (int i = 0; i < kFilters; i += kVector) {
+    auto vector = ptx::load_vector<kVector>(staged + i * filter_threads);
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) values[i + j] = vector[j];
+    for (int j = 0; j < kVector; ++j) values[i + j] = vector[j];
   }
 }
 
@@ -198,13 +213,14 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
   const int own_column_step = stages_all_columns ? p.columns.tap_step : 1;
   const int own_end_column = own_first_column + column.taps * own_column_step;
 
+  const int own_slot = filter_slot<Value, kFilters>(filter_threads, filter_lane, 0);
   const Offset first_chunk = static_cast<Offset>(filter_block) * filter_threads;
   const int pitch = direct_conv_pitch<kFilters>(block_filters);
   Index* table_memory = ptx::dynamic_shared_memory<Index>();
   const FilterTable<Index> table{table_memory, table_memory + block_filters};
   // Multiples of 16 bytes: the table has 2 * block_filters entries, padded to 4.
   Value* staged = reinterpret_cast<Value*>(table_memory + (2 * block_filters + 3) / 4 * 4);
-  fill_filter_table<kFilters>(p, first_chunk, block_filters, table);
+  fill_filter_table<Value, kFilters>(p, first_chunk, table);
 
   // Where its pixels lie in the input at their first tap. What is beyond the last pixel computes along and is not
   // stored.
@@ -259,12 +275,11 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
                             is_inside(input_column[i] + column_shift, p.columns.inputs);
               source[i] = input + static_cast<Index>(is_valid[i] ? place[i] + shift : 0);
             }
-            const Value* weights = staged +
-                                   ((r * p.stage_columns + own_column - first_column) * p.stage_channels) * pitch +
-                                   filter_lane * kFilters;
+            const Value* weights =
+                staged + ((r * p.stage_columns + own_column - first_column) * p.stage_channels) * pitch + own_slot;
             for (int c = 0; c < channels; ++c) {
               Value filters[kFilters];
-              load_filters(weights, filters);
+              load_filters(weights, filter_threads, filters);
               weights += pitch;
 #pragma unroll
               for (int i = 0; i < kPixels; ++i) {
@@ -292,13 +307,14 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
   for (int i = 0; i < kPixels; ++i) {
 #pragma unroll
     for (int k = 0; k < kFilters; ++k) {
-      own_pixels[i * next_pixel + (filter_lane * kFilters + k) * filter_pitch] = sums[i][k];
+      own_pixels[i * next_pixel + filter_slot<Value, kFilters>(filter_threads, filter_lane, k) * filter_pitch] =
+          sums[i][k];
     }
   }
   __syncthreads();
   if (!lane_is_used) return;
-  const int first_slot = p.pixels_are_fastest ? filter_lane * kFilters : filter_lane;
-  const int next_slot = p.pixels_are_fastest ? 1 : filter_threads;
+  const int first_filter = p.pixels_are_fastest ? filter_lane * kFilters : filter_lane;
+  const int next_filter = p.pixels_are_fastest ? 1 : filter_threads;
 #pragma unroll 1
   for (int i = 0; i < kPixels; ++i) {
     Offset x = first_pixel + i * lanes;
@@ -310,7 +326,8 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
     if (x >= static_cast<Offset>(p.columns.outputs) || y >= static_cast<Offset>(p.rows.outputs)) continue;
 #pragma unroll 1
     for (int k = 0; k < kFilters; ++k) {
-      const int slot = first_slot + k * next_slot;
+      const int filter = first_filter + k * next_filter;
+      const int slot = filter_slot<Value, kFilters>(filter_threads, filter / kFilters, filter % kFilters);
       const Offset channel = table.output_channel[slot];
       if (static_cast<Index>(channel) < 0) continue;
       Value value = own_pixels[i * next_pixel + slot * filter_pitch];

@@ -26,6 +26,14 @@ struct Lanes {
   FASTCONV_HOST_DEVICE int of(int thread) const { return (thread >> shift) & (count() - 1); }
 };
 
+// In shared memory, what the threads have of one of their weights: a row, one word longer after each warp, and of a
+// pitch that lets 32 threads read any mixture of warps and weights without a bank conflict.
+constexpr int kDirectWgradPitch = kDirectWgradThreads + 4;
+
+FASTCONV_HOST_DEVICE inline int direct_wgrad_slot(int thread) {
+  return thread + thread / 32;
+}
+
 template <typename Index>
 struct DirectWgradParameters {
   const void* x;    // [N, C, H, W]
@@ -118,7 +126,8 @@ __global__ void __launch_bounds__(kDirectWgradThreads, kResidentBlocks<Accumulat
 #pragma unroll
   for (int j = 0; j < kColumns; ++j) {
 #pragma unroll
-    for (int k = 0; k < kFilters; ++k) shared[(j * kFilters + k) * kDirectWgradThreads + thread] = sums[j][k];
+    for (int k = 0; k < kFilters; ++k)
+      shared[(j * kFilters + k) * kDirectWgradPitch + direct_wgrad_slot(thread)] = sums[j][k];
   }
   __syncthreads();
   const int owners_log2 = p.column_lanes.count_log2 + p.filter_lanes.count_log2;  // threads with different weights
@@ -128,13 +137,13 @@ __global__ void __launch_bounds__(kDirectWgradThreads, kResidentBlocks<Accumulat
     const int filter_lane = (item >> p.column_lanes.count_log2) & (p.filter_lanes.count() - 1);
     const int own = item >> owners_log2;
     const int j = own / kFilters, k = own % kFilters;
-    const Value* parts = shared + own * kDirectWgradThreads + (column_lane << p.column_lanes.shift) +
-                         (filter_lane << p.filter_lanes.shift);
+    const Value* parts = shared + own * kDirectWgradPitch;
+    const int owner = (column_lane << p.column_lanes.shift) + (filter_lane << p.filter_lanes.shift);
     Value total = 0;
     for (int first = 0; first < p.pixel_lanes.count(); first += kChainLength) {
       Value sum = 0;
       for (int lane = first; lane < min(first + kChainLength, p.pixel_lanes.count()); ++lane) {
-        sum += parts[lane << p.pixel_lanes.shift];
+        sum += parts[direct_wgrad_slot(owner + (lane << p.pixel_lanes.shift))];
       }
       total += sum;
     }

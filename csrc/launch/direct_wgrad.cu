@@ -126,7 +126,7 @@ Description describe(const ConvProblem& problem, const DirectWgradTile& tile, co
   description.blocks = static_cast<unsigned>(shape.tiles() * shape.splits.count);
   description.threads = kDirectWgradThreads;
   int accumulator_size = std::max(size_of(problem.dtype), 4);
-  description.shared_bytes = int64_t{kDirectWgradThreads} * tile.filters * tile.columns * accumulator_size;
+  description.shared_bytes = int64_t{kDirectWgradPitch} * tile.filters * tile.columns * accumulator_size;
   description.workspace_bytes = shape.splits.workspace_bytes;
   description.flops = problem.flops();
   description.compulsory_bytes = problem.compulsory_bytes();
