@@ -80,6 +80,13 @@ def fresh_memory_is_nan(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
+@pytest.fixture(autouse=True)
+def float32_is_float32() -> Iterator[None]:
+    """PyTorch lets convolutions of CUDA tensors use TF32 by default. The tolerances are those of float32."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
     report = yield
