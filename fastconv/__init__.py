@@ -5,8 +5,24 @@
 torch.Size([1, 4, 8, 8])
 """
 
-from fastconv import autograd
+from fastconv import autograd, dispatch, functional, nn
 from fastconv._version import __version__
+from fastconv.convert import convert, revert
+from fastconv.explain import explain
 from fastconv.functional import conv2d, conv_transpose2d, max_pool2d
+from fastconv.intercept import intercept
 
-__all__ = ["__version__", "autograd", "conv2d", "conv_transpose2d", "max_pool2d"]
+__all__ = [
+    "__version__",
+    "autograd",
+    "conv2d",
+    "conv_transpose2d",
+    "convert",
+    "dispatch",
+    "explain",
+    "functional",
+    "intercept",
+    "max_pool2d",
+    "nn",
+    "revert",
+]

@@ -18,6 +18,7 @@ from fastconv.problem import ACTIVATIONS
 from fastconv.shapes import pool_output_size
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+DEVICE_TYPES = ("cpu", "cuda", "meta")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 Pair = tuple[int, int]
@@ -120,7 +121,7 @@ def tensors(function: str, **named: Tensor | None) -> None:
             f'{function}(): "{function}" not implemented for {dtype}; {first} must be of one of the types '
             f"{', '.join(map(str, DTYPES))}"
         )
-    if device.type not in ("cpu", "cuda", "meta"):
+    if device.type not in DEVICE_TYPES:
         raise NotImplementedError(f"{function}(): {first} is on {device}, but must be on a CPU or a CUDA device")
     if reference.layout != torch.strided:
         raise NotImplementedError(

@@ -158,11 +158,13 @@ def choose(problem: Problem, backend: str = "auto") -> Choice:
     chosen = next((candidate for candidate in found if candidate.legal), None)
     if chosen is None:
         raise RuntimeError(_no_candidate(problem, backend, found))
+    order = _order(problem, backend)
     if backend != "auto":
         why = f"backend={backend!r} was asked for"
+    elif len(order) == 1:
+        why = f"auto on {problem.target.device_type} tensors is {order[0]}"
     else:
-        why = f"first that can run of {' → '.join(_order(problem, backend))}, the order for {problem.op} on "
-        why += problem.target.device_type
+        why = f"auto on {problem.target.device_type} tensors: the first that can of {', '.join(order)}"
     return Choice(problem, backend, chosen, why, tuple(candidate for candidate in found if not candidate.legal))
 
 

@@ -1,0 +1,239 @@
+"""Says, of each primitive that a call runs, what was computed by which kernel, and why that one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.modules import module as torch_modules
+
+from fastconv import dispatch
+from fastconv.plan import Candidate, Plan
+from fastconv.problem import ChannelSumProblem, Operand, PoolProblem, Problem
+from fastconv.table import as_text
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainedCall:
+    """One call of a primitive."""
+
+    layer: str  # the module that was running, by its name in the model, else by its class; empty outside of modules
+    is_backward: bool  # whether autograd made the call
+    problem: Problem
+    asked: str  # backend="..."
+    chosen: Candidate
+    why: str
+    rejected: tuple[Candidate, ...]  # each with its reason
+    workspace_bytes: int
+
+    @property
+    def where(self) -> str:
+        return self.layer + (" (backward)" if self.is_backward else "") if self.layer else "backward" * self.is_backward
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values that JSON can hold."""
+        return {
+            "layer": self.layer,
+            "is_backward": self.is_backward,
+            "op": self.problem.op,
+            "problem": _plain(dataclasses.asdict(self.problem)),
+            "flops": self.problem.flops(),
+            "compulsory_bytes": self.problem.compulsory_bytes(),
+            "asked": self.asked,
+            "chosen": _candidate_dict(self.chosen),
+            "why": self.why,
+            "rejected": [_candidate_dict(candidate) for candidate in self.rejected],
+            "workspace_bytes": self.workspace_bytes,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `explain` saw, in the order of the calls. Iterable, and prints as a table."""
+
+    calls: tuple[ExplainedCall, ...]
+
+    def __iter__(self) -> Iterator[ExplainedCall]:
+        return iter(self.calls)
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values that JSON can hold."""
+        return {"calls": [call.to_dict() for call in self.calls]}
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.table import Table
+
+        table = Table(title=f"fastconv: {len(self.calls)} calls")
+        for heading in ("layer", "op", "problem", "backend", "kernel", "config", "why"):
+            table.add_column(heading, overflow="fold")
+        for call in self.calls:
+            chosen = call.chosen
+            problem = describe(call.problem)
+            table.add_row(
+                call.where, call.problem.op, problem, chosen.backend, chosen.kernel, chosen.config or "-", call.why
+            )
+        reasons = Counter((c.backend, c.kernel, c.reason) for call in self.calls for c in call.rejected)
+        if not reasons:
+            return Group(table)
+        others = Table(title="not possible")
+        for heading in ("backend", "kernel", "reason", "times"):
+            others.add_column(heading, overflow="fold")
+        for (backend, kernel, reason), times in reasons.items():
+            others.add_row(backend, kernel, reason, str(times))
+        return Group(table, others)
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+
+def explain(fn_or_module: Callable[..., Any], *inputs: Any, **keywords: Any) -> Explanation:
+    """Calls ``fn_or_module(*inputs, **keywords)`` and tells what each fastconv op in it ran on, and why.
+
+    The call is real: it computes, and a function that calls backward shows the backward passes too. Calls that fastconv is not
+    asked to make, such as those of plain torch.nn layers, are not listed; see fastconv.convert and fastconv.intercept.
+
+    Returns:
+        An Explanation: iterable, printable, and as values for JSON by ``to_dict()``.
+
+    Raises:
+        TypeError: fn_or_module cannot be called. Whatever the call raises.
+
+    >>> import torch, fastconv
+    >>> model = torch.nn.Sequential(fastconv.nn.Conv2d(3, 8, 3), fastconv.nn.MaxPool2d(2))
+    >>> explanation = fastconv.explain(model, torch.randn(1, 3, 8, 8))
+    >>> [(call.layer, call.problem.op, call.chosen.backend) for call in explanation]
+    [('0', 'conv2d_fprop', 'aten'), ('1', 'max_pool2d_forward', 'aten')]
+    """
+    if not callable(fn_or_module):
+        raise TypeError(f"explain(): fn_or_module is of type {type(fn_or_module).__name__}, but must be callable")
+    calls: list[ExplainedCall] = []
+    with _running_modules(fn_or_module) as running:
+
+        def listener(choice: dispatch.Choice, plan: Plan) -> None:
+            is_backward = torch._C._current_graph_task_id() != -1
+            layer = running[-1] if running and not is_backward else ""
+            calls.append(
+                ExplainedCall(
+                    layer,
+                    is_backward,
+                    choice.problem,
+                    choice.asked,
+                    choice.chosen,
+                    choice.why,
+                    choice.rejected,
+                    plan.workspace_bytes,
+                )
+            )
+
+        with dispatch.listening(listener):
+            fn_or_module(*inputs, **keywords)
+    return Explanation(tuple(calls))
+
+
+@contextlib.contextmanager
+def _running_modules(fn_or_module: Callable[..., Any]) -> Iterator[list[str]]:
+    """The names of the modules that are running now, the innermost last."""
+    root = fn_or_module if isinstance(fn_or_module, torch.nn.Module) else None
+    names = {} if root is None else {module: name for name, module in root.named_modules()}
+    running: list[str] = []
+
+    def enter(module: torch.nn.Module, _: Any) -> None:
+        running.append(names.get(module) or type(module).__name__)
+
+    def leave(module: torch.nn.Module, _: Any, __: Any) -> None:
+        if running:  # a module that failed before `enter` leaves all the same
+            running.pop()
+
+    hooks = (
+        torch_modules.register_module_forward_pre_hook(enter),
+        torch_modules.register_module_forward_hook(leave, always_call=True),
+    )
+    try:
+        yield running
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def describe(problem: Problem) -> str:
+    """A problem in one line."""
+    dtype = _type_name(problem.dtype)
+    if isinstance(problem, ChannelSumProblem):
+        return f"{dtype} x {_operand(problem.x)}"
+    if isinstance(problem, PoolProblem):
+        parts = [
+            f"{dtype} x {_operand(problem.x)}",
+            f"kernel {_pair(problem.kernel)}",
+            f"stride {_pair(problem.stride)}",
+        ]
+        padding = _pair(problem.padding)
+    else:
+        parts = [f"{dtype} x {_operand(problem.x)}", f"w {_sizes(problem.w)}", f"stride {_pair(problem.stride)}"]
+        top, bottom, left, right = problem.padding
+        symmetric = top == bottom and left == right
+        padding = _pair((top, left)) if symmetric else f"{top},{bottom},{left},{right}"
+    if padding != "0":
+        parts.append(f"padding {padding}")
+    if problem.dilation != (1, 1):
+        parts.append(f"dilation {_pair(problem.dilation)}")
+    if not isinstance(problem, PoolProblem):
+        extras = {
+            f"groups {problem.groups}": problem.groups != 1,
+            "bias": problem.has_bias,
+            "residual": problem.residual is not None,
+            problem.activation: problem.activation != "identity",
+            "tf32": problem.allow_tf32,
+        }
+        parts += [words for words, is_there in extras.items() if is_there]
+    if problem.index_bits == 64:
+        parts.append("64-bit offsets")
+    return ", ".join(parts)
+
+
+def _operand(operand: Operand) -> str:
+    _, channels, height, width = operand.sizes
+    if operand.is_channels_last():
+        order = " channels_last"
+    else:
+        is_dense = operand.strides == (channels * height * width, height * width, width, 1)
+        order = "" if is_dense else f" strides {operand.strides}"
+    return _sizes(operand) + order
+
+
+def _sizes(operand: Operand) -> str:
+    return "x".join(map(str, operand.sizes))
+
+
+def _pair(numbers: tuple[int, int]) -> str:
+    return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}x{numbers[1]}"
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
+    return _plain(dataclasses.asdict(candidate))
+
+
+def _plain(value: Any) -> Any:
+    """The value in the types of JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value).removeprefix("torch.")
