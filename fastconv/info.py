@@ -19,6 +19,7 @@ import torch
 
 from fastconv import backends as backend_registry
 from fastconv._version import __version__
+from fastconv.tuning.store import default_folder
 
 #: Libraries whose version changes what fastconv does.
 LIBRARIES = ("torch", "triton", "numpy", "pybind11", "matplotlib", "scikit-learn")
@@ -136,17 +137,26 @@ def driver_version() -> str:
 def backends() -> list[dict[str, str]]:
     """For each backend and kind of tensor: how it runs there, and what keeps it from doing so, empty where nothing does."""
     return [
-        {"backend": name, "device": device, "how": how, "unavailable": backend_registry.unavailable(name, device)}
+        {"backend": name, "device": device, "how": how, "unavailable": _unavailable(name, device)}
         for (name, device), how in WAYS.items()
     ]
 
 
+def _unavailable(backend: str, device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        return "PyTorch finds no GPU"
+    return backend_registry.unavailable(backend, device)
+
+
 def caches() -> dict[str, str]:
     """Folders that keep results between programs."""
-    triton = os.environ.get("TRITON_CACHE_DIR") or str(
-        Path(os.environ.get("TRITON_HOME") or Path.home(), ".triton/cache")
-    )
-    return {"Triton's compiled kernels": _folder_state(triton)}
+    triton = os.environ.get("TRITON_CACHE_DIR")
+    if triton is None:
+        triton = str(Path(os.environ.get("TRITON_HOME") or Path.home(), ".triton", "cache"))
+    return {
+        "measured times": _folder_state(str(default_folder())),
+        "Triton's compiled kernels": _folder_state(triton),
+    }
 
 
 def environment() -> dict[str, str]:

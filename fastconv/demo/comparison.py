@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-import fastconv.nn
+import fastconv
 from fastconv.demo import network
 from fastconv.demo.digits import Digits
-from fastconv.demo.training import Training, train
+from fastconv.demo.training import BATCH, Training, train
+from fastconv.explain import Explanation
 
 REQUIRED_ACCURACY = 0.97
 
@@ -22,6 +23,7 @@ class Comparison:
     network: nn.Sequential  # trained on fastconv's kernels
     ours: Training
     theirs: Training
+    explanation: Explanation  # of one step: which kernel ran which layer, forward and backward
 
     @property
     def largest_difference(self) -> float:
@@ -48,7 +50,16 @@ def compare(digits: Digits, backend: str, epochs: int, seed: int, on_step: Progr
         network=ours,
         ours=train(ours, digits, epochs, seed, lambda step, loss: on_step("fastconv", step, loss)),
         theirs=result,
+        explanation=_explain_step(ours, digits),
     )
+
+
+def _explain_step(ours: nn.Sequential, digits: Digits) -> Explanation:
+    hook = ours.register_forward_hook(lambda module, arguments, output: output.sum().backward())
+    try:
+        return fastconv.explain(ours, digits.train_images[:BATCH])
+    finally:
+        hook.remove()
 
 
 @contextlib.contextmanager

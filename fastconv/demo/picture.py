@@ -18,6 +18,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import nn
 
+from fastconv.demo.comparison import Comparison
 from fastconv.demo.digits import Digits
 from fastconv.demo.training import Training
 
@@ -29,8 +30,9 @@ TILE_SCALE = 12
 SMALLEST_DIFFERENCE = 1e-9
 
 
-def draw(path: Path, title: str, network: nn.Sequential, ours: Training, theirs: Training, digits: Digits) -> None:
-    """Writes the picture as a PNG. `network` is the one that was trained on our kernels, `digits` are on its device."""
+def draw(path: Path, title: str, compared: Comparison, digits: Digits) -> None:
+    """Writes the picture as a PNG. The digits are on the device of the networks."""
+    network, ours, theirs = compared.network, compared.ours, compared.theirs
     with plt.rc_context({"font.size": 9, "text.color": INK, "axes.edgecolor": "#8a9099", "axes.labelcolor": INK}):
         figure = plt.figure(figsize=(12, 6.5), dpi=110, facecolor="white")
         figure.text(0.5, 0.965, title, fontsize=13, fontweight="bold", ha="center", va="center")

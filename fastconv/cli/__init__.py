@@ -1,0 +1,38 @@
+"""The command line: `fastconv info`, `fastconv explain`, `fastconv demo`. One subcommand a file."""
+
+from __future__ import annotations
+
+import typer
+
+from fastconv._version import __version__
+from fastconv.cli import demo, explain, info
+
+app = typer.Typer(
+    name="fastconv",
+    help="Hand-written CUDA C++ and Triton kernels for convolution, pooling and transposed convolution in PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("info")(info.info)
+app.command("explain")(explain.explain)
+app.command("demo")(demo.demo)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastconv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    app()
