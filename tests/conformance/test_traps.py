@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import fastconv
+from fastconv import dispatch
 from tests.support.check import index_width
 from tests.support.data import drawer, seeded
 
@@ -116,6 +117,24 @@ def test_bias_gradient_of_an_empty_batch_is_zero(backend, device):
     grads = torch.autograd.grad(y, (x, w, b), torch.randn_like(y))
     assert [grad.shape for grad in grads] == [x.shape, w.shape, b.shape]
     assert all((grad == 0).all() for grad in grads)
+
+
+@pytest.mark.parametrize("groups", [2, 8, 64])
+def test_groups_do_not_multiply_the_blocks(groups):
+    """A grid over all filters of every group has as many times too many blocks as there are groups."""
+
+    def grids(groups):
+        found = {}
+        x, w = torch.randn(2, 64, 8, 8, requires_grad=True), torch.randn(64, 64 // groups, 3, 3, requires_grad=True)
+        with dispatch.listening(lambda choice, _: found.update({choice.problem.op: choice.chosen.details["grid"]})):
+            y = fastconv.conv2d(x, w, padding=1, groups=groups, backend="cuda")
+            torch.autograd.grad(y, (x, w), torch.randn_like(y))
+        return found
+
+    dense, grouped = grids(1), grids(groups)
+    assert set(dense) == set(grouped) == {"conv2d_fprop", "conv2d_dgrad", "conv2d_wgrad"}
+    # Tiles that a group of one filter leaves almost empty are worth a few times the blocks, never G times.
+    assert all(grouped[op] <= 2 * dense[op] for op in dense)
 
 
 # Offsets beyond 32 bits. The storage is 4 GB of addresses; the kernels touch a few pages of it.
