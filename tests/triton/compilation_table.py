@@ -1,8 +1,9 @@
 """What Triton's compiler makes of every kernel, problem and configuration: `compilation_table.json`, and how to make it.
 
-    python -m tests.triton.compilation_table [--jobs 2] [--only fprop_3x3 ...]
+    python -m tests.triton.compilation_table [--jobs 2] [--only fprop_3x3 ...] [--check]
 
-One row is a problem, a capability, a kernel and a configuration. Numbers change with Triton's version, which is in the file.
+It takes an hour on two cores. One row is a problem, a capability, a kernel and a configuration. Numbers change with Triton's
+version, which is in the file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile")
     parser.add_argument("--only", nargs="*", default=None, help="problems to compile again; the others keep their rows")
+    parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = arguments.only or list(PROBLEMS)
@@ -92,6 +95,12 @@ def main() -> None:
     keys = [key for name in names for capability in TARGETS for key in rows_of(name, capability)]
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs) as pool:
         made = dict(zip(keys, pool.map(compile_row, keys, chunksize=4), strict=True))
+    if arguments.check:
+        old = load()
+        different = [key for key in made if made[key] != old.get(key)]
+        for key in different:
+            print("different:", *key, old.get(key), made[key], sep="\n  ")
+        sys.exit(f"{len(different)} of {len(made)} rows differ" if different else 0)
     save(kept | made)
     spilled = [key for key, row in made.items() if any(kernel["local_bytes"] for kernel in row.values())]
     print(f"{len(made)} rows, {len(spilled)} with local memory")

@@ -59,15 +59,14 @@ class Compiled:
         return any(self.instructions[name] for name in ("HMMA", "HGMMA", "UTCMMA"))
 
 
-def compile_launch(launch: Launch, types: Mapping[str, torch.dtype | None], capability: int) -> Compiled:
-    """Compile for `capability` as the launch would be on tensors of these types, by role, that are 16-byte aligned."""
+def source_of(launch: Launch, types: Mapping[str, torch.dtype | None]) -> ASTSource:
+    """What Triton's launcher would compile for tensors of these types, by role, that are 16-byte aligned."""
     kernel = launch.kernel
-    names = kernel.compiled.arg_names
+    roles = launch.roles
     signature: dict[str, str] = {}
     constants = {}
     attributes = {}
-    roles = launch.roles
-    for index, name in enumerate(names):
+    for index, name in enumerate(kernel.compiled.arg_names):
         if name in roles and types.get(roles[name]) is not None:
             signature[name] = _POINTERS[types[roles[name]]]
             attributes[(index,)] = [["tt.divisibility", 16]]
@@ -76,9 +75,14 @@ def compile_launch(launch: Launch, types: Mapping[str, torch.dtype | None], capa
         else:
             signature[name] = "constexpr"
             constants[(index,)] = launch.constants.get(name)
-    source = ASTSource(kernel.compiled, signature, constants, attributes)
+    return ASTSource(kernel.compiled, signature, constants, attributes)
+
+
+def compile_launch(launch: Launch, types: Mapping[str, torch.dtype | None], capability: int) -> Compiled:
+    """Compile for that compute capability: 80, 90, ..."""
+    target = GPUTarget("cuda", capability, 32)
     with language_lock:
-        binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options())
+        binary = triton.compile(source_of(launch, types), target=target, options=launch.options())
     return _read(binary.asm["cubin"], binary.metadata.shared)
 
 
@@ -86,13 +90,8 @@ def _read(cubin: bytes, shared_bytes: int) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)
-        usage = _disassembler("--dump-resource-usage", str(file))
-        sass = _disassembler("-sass", str(file))
-    registers, stack, local = (int(re.search(rf"\b{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
-    counts = {name: len(re.findall(pattern, sass)) for name, pattern in _INSTRUCTIONS.items()}
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", "-sass", str(file)]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    registers, stack, local = (int(re.search(rf"\b{name}:(\d+)", text)[1]) for name in ("REG", "STACK", "LOCAL"))
+    counts = {name: len(re.findall(pattern, text)) for name, pattern in _INSTRUCTIONS.items()}
     return Compiled(registers, shared_bytes, stack + local, counts)
-
-
-def _disassembler(*arguments: str) -> str:
-    tool = triton.knobs.nvidia.cuobjdump.path
-    return subprocess.run([tool, *arguments], check=True, capture_output=True, text=True).stdout

@@ -30,8 +30,8 @@ class TritonPlan:
         self.problem = problem
         self.candidate = candidate
         self.launches = family.launches(problem, config)
-        self._workspaces = family.workspaces(problem, config)
-        self.workspace_bytes = sum(elements * dtype.itemsize for elements, dtype in self._workspaces.values())
+        self.workspaces = family.workspaces(problem, config)
+        self.workspace_bytes = sum(elements * dtype.itemsize for elements, dtype in self.workspaces.values())
         self.inputs, self.outputs = _SIGNATURES[problem.op]
         self._operands = operands_of(problem)
 
@@ -45,7 +45,7 @@ class TritonPlan:
         for role in self.outputs:
             operand, dtype = self._operands[role] or (Operand((0,), (1,)), self.problem.dtype)
             tensors[role] = torch.empty_strided(operand.sizes, operand.strides, dtype=dtype, device=device)
-        for role, (elements, dtype) in self._workspaces.items():
+        for role, (elements, dtype) in self.workspaces.items():
             tensors[role] = torch.empty(elements, dtype=dtype, device=device)
         for launch in self.launches:
             launch.run(tensors, device)
@@ -57,7 +57,7 @@ class TritonPlan:
         types = {role: operand[1] if operand else None for role, operand in self._operands.items()}
         if self.problem.op == "max_pool2d_indices":
             types["x"] = None
-        return types | {role: dtype for role, (_, dtype) in self._workspaces.items()}
+        return types | {role: dtype for role, (_, dtype) in self.workspaces.items()}
 
     def _check(self, role: str, tensor: torch.Tensor | None, device: torch.device) -> None:
         """Kernels trust sizes and strides, so a tensor that does not fit must not reach them."""
