@@ -65,7 +65,9 @@ def predict(row: Row, case: Case, name: str, gpu: Gpu) -> None:
     """The roofline of the whole case, and the cost model's sum over its primitives where the backend has one for each."""
     roof = case.roof(gpu.ceilings())
     row.predicted_gpu, row.predicted_roof_seconds, row.bound = gpu.name, roof.seconds, roof.bound
-    target = Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name)
+    # The compiled core's candidates are those of the module that is here: the emulated one holds the same functions.
+    device_type = "cpu" if name == "cuda" and backends.unavailable(name, "cuda") else "cuda"
+    target = Target(device_type, gpu.capability, gpu.multiprocessors, gpu.name)
     total = 0.0
     chosen = []
     for problem in problems(case, target):

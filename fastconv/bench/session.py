@@ -61,7 +61,14 @@ class Finished:
 def run(options: Options, console: Console) -> Finished:
     """Raises ValueError (UnknownNameError) for what cannot be asked for, before anything runs."""
     began = time.time()
-    cases = select(options.selection)
+    selection = options.selection
+    if not options.measured and selection.quick and not selection.directions:
+        # The whole of training is the same primitives once more.
+        selection = dataclasses.replace(selection, directions=("fwd", "dgrad", "wgrad"))
+    cases = select(selection)
+    if not options.measured:
+        # Interpreters take long for many taps: if time runs out, let it be on those.
+        cases.sort(key=lambda case: case.layer.kernel[0] * case.layer.kernel[1] > 121)
     job = make_job(options, cases, began)
     folder = output_folder(options)
     path = folder / "results.jsonl"

@@ -182,7 +182,8 @@ def scaled_down(layer: Layer) -> Layer:
     The size keeps its remainder modulo the stride, so the ragged last window stays ragged.
     """
     if layer.groups == layer.channels == layer.filters:
-        groups = min(layer.groups, 16)
+        # Triton's interpreter takes every tap of every channel one by one: few channels where there are many taps.
+        groups = min(layer.groups, 16 if layer.kernel[0] * layer.kernel[1] <= 121 else 2)
         channels = filters = groups
     elif layer.groups > 1:
         groups = min(layer.groups, 4)

@@ -86,9 +86,13 @@ def events_flushed_exit() -> None:
 
 
 def _predicting(job: dict[str, Any], emit: Any, begin: Any, skip: set[str]) -> Any:
+    import torch
+
     from fastconv.bench.hardware import gpu_named
     from fastconv.bench.prediction import predict_case
 
+    # Layers here are tiny, and the emulator has threads of its own.
+    torch.set_num_threads(1)
     gpu = gpu_named(job["gpu"])
     return lambda case: predict_case(case, job["field"]["backends"], gpu, emit, begin, skip)
 
