@@ -233,9 +233,18 @@ def not_negative_pair(function: str, name: str, value: IntOrPair) -> Pair:
     return numbers
 
 
+def check_has_pixels(function: str, input: Tensor) -> None:
+    if input.shape[2] < 1 or input.shape[3] < 1:
+        raise RuntimeError(
+            f"{function}(): Only zero batch or zero channel inputs are supported, but got input shape: {list(input.shape)}; "
+            "height and width must be 1 or more"
+        )
+
+
 def check_kernel_fits(
     function: str, input: Tensor, weight: Tensor, padding: tuple[int, int, int, int], dilation: Pair
 ) -> None:
+    check_has_pixels(function, input)
     height = input.shape[2] + padding[0] + padding[1]
     width = input.shape[3] + padding[2] + padding[3]
     rows = dilation[0] * (weight.shape[2] - 1) + 1
@@ -244,6 +253,12 @@ def check_kernel_fits(
         raise RuntimeError(
             f"{function}(): Calculated padded input size per channel: ({height} x {width}). Kernel size: ({rows} x {columns}), "
             f"of weight {list(weight.shape)} with dilation {dilation}. Kernel size can't be greater than actual input size"
+        )
+    batch, channels, height, width = input.shape
+    if (height == 0 or width == 0) and batch != 0 and channels != 0:
+        raise RuntimeError(
+            f"{function}(): Only zero batch or zero channel inputs are supported, but got input shape: {list(input.shape)}; "
+            "height and width must be positive"
         )
 
 
@@ -263,11 +278,7 @@ def transposed_output_size(
             f"{function}(): output_padding is {output_padding}; output padding must be smaller than either stride or dilation, "
             f"which are {stride} and {dilation}"
         )
-    if input.shape[2] < 1 or input.shape[3] < 1:
-        raise RuntimeError(
-            f"{function}(): Only zero batch inputs are supported, but got input shape: {list(input.shape)}; height and width "
-            "must be 1 or more"
-        )
+    check_has_pixels(function, input)
     height, width = (
         (input.shape[2 + axis] - 1) * stride[axis]
         - 2 * padding[axis]
