@@ -63,7 +63,7 @@ def test_the_first_of_equal_values_wins(backend, device):
     assert gradient.flatten().nonzero().flatten().tolist() == [0, 2, 8, 10]
 
 
-@pytest.mark.parametrize("backend", ["cuda"])
+@pytest.mark.parametrize("backend", ["aten", "cuda", "triton"])
 def test_window_without_an_element_is_minus_infinity_and_has_no_gradient(backend, device):
     """Dilation can step from one padding over a small image into the other. PyTorch's backward writes out of bounds."""
     x = torch.randn(1, 1, 1, 2, device=device, requires_grad=True)

@@ -11,7 +11,7 @@ import fastconv
 from tests.support import data, layouts
 from tests.support.cases import Case
 from tests.support.references import Tensors, expected_results, gradients_of
-from tests.support.tolerance import Expected, find_inaccuracy
+from tests.support.tolerance import find_inaccuracy
 
 
 def make_tensors(case: Case) -> tuple[Tensors, torch.Tensor]:
@@ -112,14 +112,10 @@ def assert_case(case: Case) -> None:
     try:
         failure = find_failure(case)
     except Exception as error:
-        error.add_note(repeat_line(case)) if hasattr(error, "add_note") else None
-        raise
+        raise AssertionError(f"{type(error).__name__}: {error}\n{repeat_line(case)}") from error
     if failure:
         raise AssertionError(f"{failure}\n{repeat_line(case)}")
 
 
 def repeat_line(case: Case) -> str:
     return f'repeat with: pytest tests/fuzz --problem "{case}"'
-
-
-__all__ = ["Expected", "assert_case", "call", "find_failure", "index_width", "make_tensors", "repeat_line", "run"]
