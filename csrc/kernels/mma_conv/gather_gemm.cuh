@@ -113,7 +113,7 @@ constexpr int gather_shared_bytes() {
 }
 
 template <class Shape, bool narrow>
-__global__ void __launch_bounds__(Shape::kThreads) gather_gemm(const __grid_constant__ GatherParameters parameters) {
+__global__ void __launch_bounds__(Shape::kThreads, 1) gather_gemm(const __grid_constant__ GatherParameters parameters) {
   using Element = typename Shape::Element;
   auto* source_rows = ptx::dynamic_shared_memory<SourceRow>();                       // [kRows]
   auto* pipeline = reinterpret_cast<unsigned char*>(source_rows + Shape::kRows);     // stages, then staging

@@ -81,18 +81,18 @@ __device__ __forceinline__ void add_rows(float (&sums)[Shape::kRowTiles][1][4], 
 
 template <class Shape>
 constexpr int wgrad_shared_bytes() {
-  constexpr int places = Shape::kStages * Shape::kDepth * static_cast<int>(sizeof(PixelPlace));
+  constexpr int tables = Shape::kStages * static_cast<int>(sizeof(PixelTable<Shape::kDepth>));
   constexpr int after = Shape::kStagingBytes + Shape::kRows * static_cast<int>(sizeof(RowPlace));
   constexpr int during = Shape::kStages * Shape::kStageBytes;
-  return places + (during > after ? during : after);
+  return tables + (during > after ? during : after);
 }
 
 template <class Shape, bool narrow>
-__global__ void __launch_bounds__(Shape::kThreads) wgrad_gemm(const __grid_constant__ WgradParameters parameters) {
+__global__ void __launch_bounds__(Shape::kThreads, 1) wgrad_gemm(const __grid_constant__ WgradParameters parameters) {
   using Element = typename Shape::Element;
   constexpr int kDepth = Shape::kDepth, kStages = Shape::kStages;
-  auto* places = ptx::dynamic_shared_memory<PixelPlace>();                           // [kStages][kDepth]
-  auto* pipeline = reinterpret_cast<unsigned char*>(places + kStages * kDepth);      // stages, then staging
+  auto* tables = ptx::dynamic_shared_memory<PixelTable<kDepth>>();                   // [kStages]
+  auto* pipeline = reinterpret_cast<unsigned char*>(tables + kStages);               // stages, then staging
   auto* output_rows = reinterpret_cast<RowPlace*>(pipeline + Shape::kStagingBytes);  // [kRows], after the main loop
 
   const WgradTile tile = WgradTile::of<Shape>(parameters);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(Shape::kThreads) wgrad_gemm(const __grid_const
   const int slices = parameters.splits.divide(parameters.iterations * (tile.split + 1)) - begin;
   const auto place_pixels = [&](int slice, int slot) {
     for (int i = threadIdx.x; i < kDepth; i += Shape::kThreads) {
-      places[slot * kDepth + i] = pixel_place(parameters, (begin + slice) * kDepth + i);
+      tables[slot].store(i, pixel_place(parameters, (begin + slice) * kDepth + i));
     }
   };
   for (int i = 0; i < kStages - 1; ++i) place_pixels(i, i);
@@ -117,8 +117,8 @@ __global__ void __launch_bounds__(Shape::kThreads) wgrad_gemm(const __grid_const
   run_pipeline<Shape>(
       accumulators, pipeline, slices, smallest,
       [&](unsigned char* stage, int slice, int slot) {
-        gradient_loader.load(stage, places + slot * kDepth);
-        tap_loader.load(stage + Shape::kLeftBytes, places + slot * kDepth);
+        gradient_loader.load(stage, tables[slot]);
+        tap_loader.load(stage + Shape::kLeftBytes, tables[slot]);
         // The slot that this overwrites was read a whole slice ago.
         const int next = slot + 1 == kStages ? 0 : slot + 1;
         if (slice >= kStages - 2) place_pixels(slice + 1, next);

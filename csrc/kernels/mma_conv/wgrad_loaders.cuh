@@ -8,7 +8,7 @@
 namespace fastconv::mma {
 
 // Where an output pixel lies in dy and in x. A few threads work this out for each slice, one slice before it is copied.
-struct alignas(16) PixelPlace {
+struct PixelPlace {
   int64_t gradient;  // offset in dy, -1 where there is no such pixel
   int64_t source;    // offset in x of tap (0, 0); may be before the tensor
   int row, column;   // of tap (0, 0) in x
@@ -25,6 +25,19 @@ __device__ __forceinline__ PixelPlace pixel_place(const WgradParameters& paramet
   return {batch * gradient.batch + row * gradient.row + pixel * gradient.column,
           batch * source.batch + source_row * source.row + source_column * source.column, source_row, source_column};
 }
+
+// The places of a slice's pixels in shared memory: offsets apart from corners, so that neighbouring threads, which
+// write neighbouring pixels, use all banks.
+template <int kDepth>
+struct PixelTable {
+  int64_t offsets[kDepth][2];  // in dy, in x
+  int corners[kDepth][2];      // row, column
+
+  __device__ __forceinline__ void store(int i, const PixelPlace& place) {
+    ptx::store_vector(offsets[i], ptx::Vector<int64_t, 2>{place.gradient, place.source});
+    ptx::store_vector(corners[i], ptx::Vector<int, 2>{place.row, place.column});
+  }
+};
 
 // How the chunks of a [kDepth][width] tile are shared among the threads.
 template <class Shape, int width>
@@ -57,10 +70,10 @@ class GradientLoader {
                first_filter + chunks_.chunk * Shape::kChunk;
   }
 
-  __device__ __forceinline__ void load(unsigned char* stage, const PixelPlace* pixels) const {
+  __device__ __forceinline__ void load(unsigned char* stage, const PixelTable<Shape::kDepth>& pixels) const {
 #pragma unroll
     for (int i = 0; i < Chunks::kRows; ++i) {
-      const int64_t offset = pixels[chunks_.row + i * Chunks::kRowStep].gradient;
+      const int64_t offset = pixels.offsets[chunks_.row + i * Chunks::kRowStep][0];
       copy_chunk<Element, narrow>(stage + chunks_.place(i), pointer_ + offset, offset >= 0 && left_ > 0, left_,
                                   piece_bytes_);
     }
@@ -94,14 +107,15 @@ class TapLoader {
                channel + row_ * parameters.source_strides.row + column_ * parameters.source_strides.column;
   }
 
-  __device__ __forceinline__ void load(unsigned char* stage, const PixelPlace* pixels) const {
+  __device__ __forceinline__ void load(unsigned char* stage, const PixelTable<Shape::kDepth>& pixels) const {
 #pragma unroll
     for (int i = 0; i < Chunks::kRows; ++i) {
-      const PixelPlace pixel = pixels[chunks_.row + i * Chunks::kRowStep];
-      const bool inside = static_cast<uint32_t>(pixel.row + row_) < static_cast<uint32_t>(height_) &&
-                          static_cast<uint32_t>(pixel.column + column_) < static_cast<uint32_t>(width_);
-      copy_chunk<Element, narrow>(stage + chunks_.place(i), pointer_ + pixel.source, inside && left_ > 0, left_,
-                                  piece_bytes_);
+      const int pixel = chunks_.row + i * Chunks::kRowStep;
+      const auto corner = ptx::load_vector<2>(pixels.corners[pixel]);
+      const bool inside = static_cast<uint32_t>(corner[0] + row_) < static_cast<uint32_t>(height_) &&
+                          static_cast<uint32_t>(corner[1] + column_) < static_cast<uint32_t>(width_);
+      copy_chunk<Element, narrow>(stage + chunks_.place(i), pointer_ + pixels.offsets[pixel][1], inside && left_ > 0,
+                                  left_, piece_bytes_);
     }
   }
 
