@@ -153,7 +153,7 @@ def _order(problem: Problem, backend: str) -> tuple[str, ...]:
 
 
 def choose(problem: Problem, backend: str = "auto") -> Choice:
-    """The first candidate that can run. RuntimeError where there is none, with every reason."""
+    """On a GPU what fastconv.tuning says; else the first candidate that can run. RuntimeError where none can, with reasons."""
     found = candidates(problem, backend)
     chosen = next((candidate for candidate in found if candidate.legal), None)
     if chosen is None:
@@ -165,7 +165,19 @@ def choose(problem: Problem, backend: str = "auto") -> Choice:
         why = f"auto on {problem.target.device_type} tensors is {order[0]}"
     else:
         why = f"auto on {problem.target.device_type} tensors: the first that can of {', '.join(order)}"
+    tuned = _tuned(problem, found, backend)
+    if tuned is not None:
+        chosen, reason = tuned
+        why = reason if backend == "auto" else f"{why}; {reason}"
     return Choice(problem, backend, chosen, why, tuple(candidate for candidate in found if not candidate.legal))
+
+
+def _tuned(problem: Problem, found: Sequence[Candidate], backend: str) -> tuple[Candidate, str] | None:
+    if problem.target.device_type != "cuda":
+        return None
+    from fastconv.tuning import choice  # files, locks, platform folders: not needed by those who only ever use a CPU
+
+    return choice.choose(problem, found, backend)
 
 
 def _no_candidate(problem: Problem, backend: str, found: Sequence[Candidate]) -> str:

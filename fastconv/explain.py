@@ -67,12 +67,58 @@ class Explanation:
         return len(self.calls)
 
     def to_dict(self) -> dict[str, Any]:
-        """Values that JSON can hold."""
-        return {"calls": [call.to_dict() for call in self.calls]}
+        """Values that JSON can hold: each call with every candidate, what was predicted and measured of it, and the summary."""
+        from fastconv import (
+            analysis,
+            explain_details,
+        )  # they bring the harness along, which importing fastconv need not
+        from fastconv.tuning.keys import candidate_key
+
+        found = explain_details.analyses(self.calls)
+        calls = []
+        for call, one in zip(self.calls, found, strict=True):
+            looked_at = analysis.candidates_on(call.problem) if one is not None else []
+            times = analysis.measured(call.problem)
+            calls.append(
+                call.to_dict()
+                | {
+                    "analysis": None if one is None else one.to_dict(),
+                    "candidates": [
+                        _candidate_dict(candidate)
+                        | {
+                            "predicted_seconds": analysis.predicted(call.problem, candidate),
+                            "measured_seconds": times.get(candidate_key(candidate)),
+                        }
+                        for candidate in looked_at
+                    ],
+                }
+            )
+        return {"calls": calls, "summary": explain_details.summary(self.calls, found)}
+
+    def on(self, gpu: str) -> Explanation:
+        """What `auto` would choose for the same calls on a named GPU (A100, H100, H200), whether or not there is one here."""
+        from fastconv import analysis
+        from fastconv.bench.hardware import gpu_named
+        from fastconv.tuning import choice
+
+        moved = []
+        for call in self.calls:
+            problem = analysis.on_gpu(call.problem, gpu_named(gpu))
+            found = analysis.candidates_on(problem)
+            picked = choice.choose(problem, found)
+            if picked is None:
+                raise RuntimeError(f"no backend here can say what {describe(problem)} would run on")
+            rejected = tuple(candidate for candidate in found if not candidate.legal)
+            workspace = int(picked[0].details.get("workspace_bytes", 0))
+            moved.append(ExplainedCall(call.layer, call.is_backward, problem, "auto", *picked, rejected, workspace))
+        return Explanation(tuple(moved))
 
     def __rich__(self) -> Group:
         from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
+
+        from fastconv import explain_details
 
         table = Table(title=f"fastconv: {len(self.calls)} calls")
         for heading in ("layer", "op", "problem", "backend", "kernel", "config", "why"):
@@ -84,14 +130,19 @@ class Explanation:
                 call.where, call.problem.op, problem, chosen.backend, chosen.kernel, chosen.config or "-", call.why
             )
         reasons = Counter((c.backend, c.kernel, c.reason) for call in self.calls for c in call.rejected)
+        parts: list[Any] = [table]
+        found = explain_details.analyses(self.calls)
+        if any(found):
+            parts.append(explain_details.details_table(self.calls, found))
+        parts += [Text(line) for line in explain_details.summary(self.calls, found)]
         if not reasons:
-            return Group(table)
+            return Group(*parts)
         others = Table(title="not possible")
         for heading in ("backend", "kernel", "reason", "times"):
             others.add_column(heading, overflow="fold")
         for (backend, kernel, reason), times in reasons.items():
             others.add_row(backend, kernel, reason, str(times))
-        return Group(table, others)
+        return Group(parts[0], others, *parts[1:])
 
     def __str__(self) -> str:
         return as_text(self)

@@ -55,6 +55,9 @@ def explain(
     backward: Annotated[bool, typer.Option("--backward", help="Run the gradients' passes too.")] = False,
     backend: Annotated[BackendName, typer.Option(help="Choose, or insist.")] = BackendName.auto,
     device: Annotated[DeviceName, typer.Option(help="auto: the GPU if there is one.")] = DeviceName.auto,
+    gpu: Annotated[
+        str | None, typer.Option(help="What auto would choose on an A100, H100 or H200, predicted where not measured.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a layer or a model once and print which kernel each op ran on, why, and what was not possible.
@@ -117,6 +120,11 @@ def explain(
         op = functools.partial(getattr(fastconv, target), **options)
         explanation = _explained((lambda *given: _differentiate(op(*given))) if backward else op, tensors, backward)
 
+    if gpu is not None:
+        try:
+            explanation = explanation.on(gpu)
+        except (RuntimeError, ValueError) as error:
+            fail(str(error))
     if as_json:
         typer.echo(json.dumps(explanation.to_dict(), indent=1))
     elif len(explanation):

@@ -35,8 +35,11 @@ def _store(gpu: str, folder: Path) -> Store:
     return Store(Environment.here(gpu), folder)
 
 
-def choose(problem: Problem, candidates: Sequence[Candidate]) -> tuple[Candidate, str] | None:
-    """The candidate and why; None where nothing here has an opinion (CPU tensors, no candidate that can run)."""
+def choose(problem: Problem, candidates: Sequence[Candidate], backend: str = "auto") -> tuple[Candidate, str] | None:
+    """The candidate and why; None where nothing here has an opinion (CPU tensors, no candidate that can run).
+
+    Where a backend was asked for, `candidates` are its own, and their order stands unless times are known.
+    """
     legal = [candidate for candidate in candidates if candidate.legal]
     if problem.target.device_type != "cuda" or not legal:
         return None
@@ -50,7 +53,7 @@ def choose(problem: Problem, candidates: Sequence[Candidate]) -> tuple[Candidate
             return chosen
         if chosen := from_table(legal, tables.shipped(problem.target.name), key, problem.target.name):
             return chosen
-    return by_model(problem, legal)
+    return by_model(problem, legal) if backend == "auto" else None
 
 
 def fastest(legal: Sequence[Candidate], times: Mapping[str, float]) -> tuple[Candidate, str] | None:

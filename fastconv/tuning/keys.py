@@ -10,7 +10,6 @@ import re
 
 import torch
 
-from fastconv import info
 from fastconv._version import __version__
 from fastconv.plan import Candidate
 from fastconv.problem import ConvProblem, Operand, PoolProblem, Problem
@@ -31,6 +30,8 @@ class Environment:
     @classmethod
     @functools.cache
     def here(cls, gpu: str) -> Environment:
+        from fastconv import info  # which asks this package for its cache folder
+
         return cls(
             gpu=gpu,
             driver=info.driver_version(),

@@ -1,0 +1,179 @@
+"""What a candidate would do on a named GPU: its roof, its waves and occupancy, what other layouts would cost. Predictions.
+
+Everything here follows from the problem, the candidate's details and the datasheet of the GPU. Only `measured_seconds` was
+measured, by `fastconv tune` on that GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastconv import backends
+from fastconv.bench.hardware import Gpu, gpu_like, occupancy
+from fastconv.plan import Candidate
+from fastconv.problem import ConvProblem, Operand, PoolProblem, Problem, Target
+from fastconv.tuning import choice
+from fastconv.tuning.keys import candidate_key, problem_key
+from fastconv.tuning.model import aten_seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """Of one candidate on one GPU. None is "not known": ATen and cuDNN do not say what they launch."""
+
+    gpu: str
+    tile: str
+    grid: int | None
+    threads: int | None
+    shared_bytes: int | None
+    registers: int | None  # of a thread
+    blocks_per_multiprocessor: int | None
+    occupancy_limit: str
+    occupancy: float | None  # resident threads over those that fit
+    waves: float | None
+    last_wave: float | None  # share of the last wave's places that are filled
+    intensity: float  # operations per compulsory byte
+    bound: str  # "memory" or "compute": the roof that is reached first
+    roof_seconds: float
+    predicted_seconds: float | None
+    measured_seconds: float | None
+    channels_last_saves: (
+        float | None
+    )  # predicted seconds that channels_last operands would save; negative where they cost
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @property
+    def seconds(self) -> float | None:
+        return self.measured_seconds if self.measured_seconds is not None else self.predicted_seconds
+
+
+def gpu_of(target: Target) -> Gpu:
+    """The datasheet for a target: the known GPU of that name, else the nearest by capability."""
+    return gpu_like(target.name, target.capability)
+
+
+def on_gpu(problem: Problem, gpu: Gpu) -> Problem:
+    """The same problem on CUDA tensors of a named GPU."""
+    return dataclasses.replace(problem, target=Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name))
+
+
+def candidates_on(problem: Problem) -> list[Candidate]:
+    """Every candidate for a problem on a GPU, whether or not this machine has one.
+
+    The compiled core's candidates are functions of the problem: where only the emulated module is here, it is asked.
+    """
+    found: list[Candidate] = []
+    for name in backends.NAMES:
+        asked = problem
+        if name == "cuda" and problem.target.device_type == "cuda" and backends.unavailable(name, "cuda"):
+            asked = dataclasses.replace(problem, target=dataclasses.replace(problem.target, device_type="cpu"))
+        try:
+            found += backends.get(name).candidates(asked)
+        except (backends.BackendUnavailableError, ImportError) as error:
+            found.append(Candidate(name, problem.op, "", str(error)))
+    return found
+
+
+def predicted(problem: Problem, candidate: Candidate) -> float | None:
+    """The cost model's time; ATen's by the rough model that stands for it among the candidates."""
+    if candidate.backend == "aten":
+        return aten_seconds(problem)
+    return candidate.predicted_seconds
+
+
+def analyse(problem: Problem, candidate: Candidate) -> Analysis:
+    """`problem` has the GPU as its target, or the device that the emulator plays."""
+    gpu = gpu_of(problem.target)
+    details = candidate.details
+    grid, threads = _count(details, "grid", "programs"), _threads(candidate)
+    shared, registers = _count(details, "shared_bytes"), _count(details, "registers")
+    resident = None
+    if grid and threads:
+        resident = occupancy(gpu, grid_blocks=grid, threads=threads, shared_bytes=shared or 0, registers=registers)
+    roof = gpu.ceilings().roof(problem.flops(), problem.compulsory_bytes(), precision_of(problem))
+    time = predicted(problem, candidate)
+    return Analysis(
+        gpu=gpu.name,
+        tile=_tile(details),
+        grid=grid,
+        threads=threads,
+        shared_bytes=shared,
+        registers=registers,
+        blocks_per_multiprocessor=resident.blocks_per_multiprocessor if resident else None,
+        occupancy_limit=resident.limit if resident else "",
+        occupancy=resident.threads_share if resident else None,
+        waves=resident.waves if resident else None,
+        last_wave=resident.last_wave_share if resident else None,
+        intensity=problem.flops() / max(1, problem.compulsory_bytes()),
+        bound=roof.bound,
+        roof_seconds=roof.seconds,
+        predicted_seconds=time,
+        measured_seconds=measured(problem).get(candidate_key(candidate)),
+        channels_last_saves=_channels_last_saves(problem, time),
+    )
+
+
+def measured(problem: Problem) -> Mapping[str, float]:
+    """Times that `fastconv tune` keeps for the problem on its GPU, by candidate; empty for the emulator's device."""
+    if problem.target.device_type != "cuda":
+        return {}
+    times = choice.store_for(problem.target.name).times(problem_key(problem))
+    return {name: seconds for name, seconds in times.items() if math.isfinite(seconds)}
+
+
+def precision_of(problem: Problem) -> str:
+    if isinstance(problem, ConvProblem) and problem.allow_tf32:
+        return "tf32"
+    return str(problem.dtype).removeprefix("torch.")
+
+
+def _count(details: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = details.get(name)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return math.prod(int(one) for one in value)
+        if value is not None:
+            return int(value)
+    return None
+
+
+def _threads(candidate: Candidate) -> int | None:
+    if threads := _count(candidate.details, "block"):
+        return threads
+    # Triton's configurations end in the number of warps: "128x64x32_s3_w4".
+    last = candidate.config.rpartition("_w")[2]
+    return 32 * int(last) if candidate.backend == "triton" and last.isdigit() else None
+
+
+def _tile(details: Mapping[str, Any]) -> str:
+    sides = [details.get(name) for name in ("tile_rows", "tile_columns", "tile_depth")]
+    return "x".join(str(side) for side in sides) if all(side is not None for side in sides) else ""
+
+
+def _channels_last_saves(problem: Problem, time: float | None) -> float | None:
+    """Against the best candidate of the channels_last problem, by the cost model; None where it is channels_last already."""
+    if time is None or not isinstance(problem, ConvProblem | PoolProblem) or problem.x.is_channels_last():
+        return None
+    other = in_channels_last(problem)
+    times = [predicted(other, one) for one in candidates_on(other) if one.legal]
+    best = min((one for one in times if one is not None), default=None)
+    return None if best is None else time - best
+
+
+def in_channels_last(problem: ConvProblem | PoolProblem) -> ConvProblem | PoolProblem:
+    """The same problem on channels_last operands."""
+    names = ("x", "w", "y", "residual") if isinstance(problem, ConvProblem) else ("x", "y", "offsets")
+    changed = {
+        name: _channels_last(getattr(problem, name)) for name in names if getattr(problem, name, None) is not None
+    }
+    return dataclasses.replace(problem, **changed)
+
+
+def _channels_last(operand: Operand) -> Operand:
+    _, channels, height, width = operand.sizes
+    return Operand(operand.sizes, (channels * height * width, 1, width * channels, channels))
