@@ -39,6 +39,9 @@ class TritonPlan:
         if len(inputs) != len(self.inputs):
             raise TypeError(f"{self.problem.op} takes {len(self.inputs)} tensors {self.inputs}, not {len(inputs)}")
         tensors = dict(zip(self.inputs, inputs, strict=True))
+        bias = tensors.get("bias")
+        if bias is not None and bias.stride() != (1,):  # a slice, or one number expanded, as .sum().backward() sends it
+            tensors["bias"] = bias.clone(memory_format=torch.contiguous_format)
         device = next(tensor.device for tensor in inputs if tensor is not None)
         for role, tensor in tensors.items():
             self._check(role, tensor, device)
