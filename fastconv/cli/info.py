@@ -43,8 +43,9 @@ def info(
 
 
 def _section(title: str, *columns: str) -> Table:
+    # The widest title must not wrap over a narrow table.
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, show_header=bool(columns), pad_edge=False
+        title=title, title_justify="left", title_style="bold", box=None, show_header=bool(columns), min_width=40
     )
     for column in columns or ("", ""):
         table.add_column(column, overflow="fold")

@@ -43,15 +43,14 @@ def compare(digits: Digits, backend: str, epochs: int, seed: int, on_step: Progr
     device = digits.train_images.device
     ours = network.build(fastconv.nn, seed, backend=backend).to(device)
     theirs = network.build(nn, seed).to(device)
-    # Parallel loops inside layers this small cost more than they bring.
+    # Parallel loops inside layers this small cost more than they bring; the emulator has threads of its own.
     with _one_thread():
-        result = train(theirs, digits, epochs, seed, lambda step, loss: on_step("torch.nn", step, loss))
-    return Comparison(
-        network=ours,
-        ours=train(ours, digits, epochs, seed, lambda step, loss: on_step("fastconv", step, loss)),
-        theirs=result,
-        explanation=_explain_step(ours, digits),
-    )
+        return Comparison(
+            theirs=train(theirs, digits, epochs, seed, lambda step, loss: on_step("torch.nn", step, loss)),
+            ours=train(ours, digits, epochs, seed, lambda step, loss: on_step("fastconv", step, loss)),
+            network=ours,
+            explanation=_explain_step(ours, digits),
+        )
 
 
 def _explain_step(ours: nn.Sequential, digits: Digits) -> Explanation:

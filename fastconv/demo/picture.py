@@ -118,7 +118,7 @@ def _panel(figure: Figure, place: SubplotSpec, heading: str) -> Axes:
 
 
 def _show(axes: Axes, image: torch.Tensor) -> None:
-    axes.imshow(image, cmap="gray_r")
+    axes.imshow(image.numpy(), cmap="gray_r")
 
 
 def _tiles(images: torch.Tensor, columns: int) -> np.ndarray:
@@ -136,6 +136,4 @@ def _tiles(images: torch.Tensor, columns: int) -> np.ndarray:
 
 
 def _with_white_gaps(name: str) -> Colormap:
-    colours = matplotlib.colormaps[name].copy()
-    colours.set_bad("white")
-    return colours
+    return matplotlib.colormaps[name].with_extremes(bad="white")
