@@ -1,21 +1,9 @@
 #include "emulator/block_scheduler.h"
 
-#include "emulator/context_switch.h"
 #include "emulator/monitor.h"
 
 namespace fastconv::emulator {
 namespace {
-
-constexpr uint32_t bit(uint32_t lane) {
-  return uint32_t{1} << lane;
-}
-inline uint32_t lowest(uint32_t bits) {
-  return static_cast<uint32_t>(__builtin_ctz(bits));
-}
-// The bits above `position`, which is below 32.
-inline uint32_t above(uint32_t bits, uint32_t position) {
-  return bits & ~((uint32_t{2} << position) - 1);
-}
 
 // Stacks begin at different cache lines of their pages; all in the same one, they would evict one another.
 constexpr uint32_t kStackColours = 64;
@@ -157,51 +145,6 @@ int BlockScheduler::pick_at_random() {
     lanes &= lanes - 1;
   }
   return static_cast<int>(warp * kWarpSize + lowest(lanes));
-}
-
-// Who runs next; -1 where nobody can. The own warp first: its 32 stacks stay in cache.
-int BlockScheduler::pick(uint32_t warp, uint32_t lane) {
-  if (runnable_warps_ == 0) return -1;
-  if (shuffled_) return pick_at_random();
-  const uint32_t lanes = warp_[warp].runnable;
-  if (lanes != 0) {
-    const uint32_t higher = above(lanes, lane);
-    return static_cast<int>(warp * kWarpSize + lowest(higher != 0 ? higher : lanes));
-  }
-  const uint32_t higher = above(runnable_warps_, warp);
-  const uint32_t next = lowest(higher != 0 ? higher : runnable_warps_);
-  return static_cast<int>(next * kWarpSize + lowest(warp_[next].runnable));
-}
-
-// The current thread waits until somebody wakes it.
-void BlockScheduler::wait(Wait wait, const Place& place) {
-  const uint32_t self = current_, warp = self / kWarpSize;
-  wait_[self] = wait;
-  place_[self] = place;
-  warp_[warp].runnable &= ~bit(self % kWarpSize);
-  if (warp_[warp].runnable == 0) runnable_warps_ &= ~bit(warp);
-  suspend();
-  wait_[self] = Wait::none;
-}
-
-// Somebody else's turn; the current thread goes on when it is picked again.
-void BlockScheduler::suspend() {
-  const int next = pick(current_ / kWarpSize, current_ % kWarpSize);
-  if (next < 0) fail_of_deadlock();
-  resume(static_cast<uint32_t>(next));
-}
-
-void BlockScheduler::resume(uint32_t thread) {
-  const uint32_t self = current_;
-  if (thread == self) return;
-  current_ = thread;
-  const bool begun = (warp_[thread / kWarpSize].begun & bit(thread % kWarpSize)) != 0;
-  fastconv_emulator_switch_context(&context_[self], begun ? context_[thread] : begin(thread));
-}
-
-void BlockScheduler::wake(uint32_t warp, uint32_t lanes) {
-  warp_[warp].runnable |= lanes;
-  runnable_warps_ |= bit(warp);
 }
 
 void BlockScheduler::yield() {

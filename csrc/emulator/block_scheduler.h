@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "emulator/context_switch.h"
+#include "emulator/lane_bits.h"
 #include "emulator/launch.h"
 #include "emulator/place.h"
 #include "emulator/scheduler.h"
@@ -37,7 +39,7 @@ struct Failure {
 };
 
 // Why a thread does not run.
-enum class Wait : uint8_t { none, lanes, barrier };
+enum class Wait : uint8_t { lanes, barrier };
 
 class BlockScheduler {
  public:
@@ -98,6 +100,9 @@ class BlockScheduler {
   int exit_thread();
   void wake(uint32_t warp, uint32_t lanes);
   void complete_meeting(Warp& warp, int index);
+  void compare_barriers(const Barrier& barrier, const Place& place);
+  [[noreturn]] void refuse_meeting(const Warp& warp, uint32_t mask, const WarpOperation& operation);
+  [[noreturn]] void refuse_barrier(int barrier, int count);
   void release(Barrier& barrier);
   [[noreturn]] void return_to_host();
   [[noreturn]] void fail_of_deadlock();
@@ -127,6 +132,52 @@ class BlockScheduler {
   Barrier barrier_[kBarriers];
   uint3 indices_[kMaxThreads];
 };
+
+// Inline, so that a waiting thread leaves few frames, and touches few cache lines, on its stack.
+
+// Who runs next; -1 where nobody can. The own warp first: its 32 stacks stay in cache.
+inline int BlockScheduler::pick(uint32_t warp, uint32_t lane) {
+  if (runnable_warps_ == 0) return -1;
+  if (shuffled_) return pick_at_random();
+  const uint32_t lanes = warp_[warp].runnable;
+  if (lanes != 0) {
+    const uint32_t higher = above(lanes, lane);
+    return static_cast<int>(warp * kWarpSize + lowest(higher != 0 ? higher : lanes));
+  }
+  const uint32_t higher = above(runnable_warps_, warp);
+  const uint32_t next = lowest(higher != 0 ? higher : runnable_warps_);
+  return static_cast<int>(next * kWarpSize + lowest(warp_[next].runnable));
+}
+
+// The current thread waits until somebody wakes it.
+inline void BlockScheduler::wait(Wait wait, const Place& place) {
+  const uint32_t self = current_, warp = self / kWarpSize;
+  wait_[self] = wait;
+  place_[self] = place;
+  warp_[warp].runnable &= ~bit(self % kWarpSize);
+  if (warp_[warp].runnable == 0) runnable_warps_ &= ~bit(warp);
+  suspend();
+}
+
+// Somebody else's turn; the current thread goes on when it is picked again.
+inline void BlockScheduler::suspend() {
+  const int next = pick(current_ / kWarpSize, current_ % kWarpSize);
+  if (next < 0) fail_of_deadlock();
+  resume(static_cast<uint32_t>(next));
+}
+
+inline void BlockScheduler::resume(uint32_t thread) {
+  const uint32_t self = current_;
+  if (thread == self) return;
+  current_ = thread;
+  const bool begun = (warp_[thread / kWarpSize].begun & bit(thread % kWarpSize)) != 0;
+  fastconv_emulator_switch_context(&context_[self], begun ? context_[thread] : begin(thread));
+}
+
+inline void BlockScheduler::wake(uint32_t warp, uint32_t lanes) {
+  warp_[warp].runnable |= lanes;
+  runnable_warps_ |= bit(warp);
+}
 
 // The memory at the start of a worker's region of stacks.
 struct RegionHeader {

@@ -5,10 +5,6 @@
 namespace fastconv::emulator {
 namespace {
 
-constexpr uint32_t bit(uint32_t lane) {
-  return uint32_t{1} << lane;
-}
-
 std::string hexadecimal(uint32_t value) {
   static const char* digits = "0123456789abcdef";
   std::string text = "0x";
@@ -22,10 +18,7 @@ void BlockScheduler::meet_lanes(uint32_t mask, const WarpOperation& operation, v
   const uint32_t self = current_, lane = self % kWarpSize;
   Warp& warp = warp_[self / kWarpSize];
   operation_ = place;
-  if ((mask & bit(lane)) == 0) {
-    fail_in_operation(std::string(operation.name) + " by lane " + std::to_string(lane) + ", which its mask " +
-                      hexadecimal(mask) + " does not name");
-  }
+  if ((mask & bit(lane)) == 0) refuse_meeting(warp, mask, operation);
   int index = 0;
   while (index < warp.meetings && warp.meeting[index].mask != mask) ++index;
   Meeting& meeting = warp.meeting[index];
@@ -33,8 +26,7 @@ void BlockScheduler::meet_lanes(uint32_t mask, const WarpOperation& operation, v
     meeting = {mask, 0, &operation};
     ++warp.meetings;
   } else if (meeting.operation != &operation) {
-    fail_in_operation(std::string("lanes of the mask ") + hexadecimal(mask) +
-                      " meet in different operations: " + meeting.operation->name + " and " + operation.name);
+    refuse_meeting(warp, mask, operation);
   }
   meeting.arrived |= bit(lane);
   warp.deposits[lane] = deposit;
@@ -44,6 +36,20 @@ void BlockScheduler::meet_lanes(uint32_t mask, const WarpOperation& operation, v
     return;
   }
   wait(Wait::lanes, place);
+}
+
+// Not in line with what it is for: the strings would widen the frame of every thread that waits.
+__attribute__((noinline, cold)) void BlockScheduler::refuse_meeting(const Warp& warp, uint32_t mask,
+                                                                    const WarpOperation& operation) {
+  const uint32_t lane = current_ % kWarpSize;
+  if ((mask & bit(lane)) == 0) {
+    fail_in_operation(std::string(operation.name) + " by lane " + std::to_string(lane) + ", which its mask " +
+                      hexadecimal(mask) + " does not name");
+  }
+  int index = 0;
+  while (warp.meeting[index].mask != mask) ++index;
+  fail_in_operation("lanes of the mask " + hexadecimal(mask) +
+                    " meet in different operations: " + warp.meeting[index].operation->name + " and " + operation.name);
 }
 
 void BlockScheduler::complete_meeting(Warp& warp, int index) {
@@ -62,12 +68,8 @@ void BlockScheduler::complete_meeting(Warp& warp, int index) {
 int BlockScheduler::barrier(int id, int count, bool predicate, bool waits, const Place& place) {
   const uint32_t self = current_, warp = self / kWarpSize;
   operation_ = place;
-  if (id < 0 || id >= kBarriers)
-    fail_in_operation("barrier " + std::to_string(id) + " does not exist; a block has 0 to 15");
-  if (count < 0 || count % kWarpSize != 0 || count > kMaxThreads || (count == 0 && !waits)) {
-    fail_in_operation("barrier " + std::to_string(id) + " for " + std::to_string(count) +
-                      " threads; the count must be a multiple of 32 up to 1024");
-  }
+  const bool possible = id >= 0 && id < kBarriers && count >= 0 && count % kWarpSize == 0 && count <= kMaxThreads;
+  if (!possible || (count == 0 && !waits)) refuse_barrier(id, count);
   Barrier& barrier = barrier_[id];
   if (barrier.arrived == 0) {
     barrier.expected = static_cast<uint32_t>(count);
@@ -77,13 +79,9 @@ int BlockScheduler::barrier(int id, int count, bool predicate, bool waits, const
     for (int w = 0; w < warps_; ++w) barrier.lanes[w] = 0;
     barriers_in_use_ |= bit(static_cast<uint32_t>(id));
   } else if (barrier.expected != static_cast<uint32_t>(count)) {
-    fail_in_operation("barrier " + std::to_string(id) + " is waited for with different counts: " +
-                      std::to_string(barrier.expected) + " and " + std::to_string(count));
+    refuse_barrier(id, count);
   }
-  if (launch_->strict && count == 0 && !same_line(barrier.place.site, place.site)) {
-    fail("divergent barrier: this thread waits at one barrier, another thread of the block at another", place,
-         {{"thread " + thread_text(barrier.first) + " waits", call_chain(barrier.place)}});
-  }
+  if (launch_->strict && count == 0) compare_barriers(barrier, place);
   if (kCheckedBuild && monitor_ != nullptr && count != 0) monitor_->arrive(id, self);
   ++barrier.arrived;
   barrier.predicates += predicate ? 1 : 0;
@@ -100,6 +98,23 @@ int BlockScheduler::barrier(int id, int count, bool predicate, bool waits, const
   if (!waits) return 0;
   wait(Wait::barrier, place);
   return barrier.result;
+}
+
+__attribute__((noinline, cold)) void BlockScheduler::refuse_barrier(int id, int count) {
+  const std::string barrier = "barrier " + std::to_string(id);
+  if (id < 0 || id >= kBarriers) fail_in_operation(barrier + " does not exist; a block has 0 to 15");
+  if (count <= 0 || count % kWarpSize != 0 || count > kMaxThreads) {
+    fail_in_operation(barrier + " for " + std::to_string(count) +
+                      " threads; the count must be a multiple of 32 up to 1024");
+  }
+  fail_in_operation(barrier + " is waited for with different counts: " + std::to_string(barrier_[id].expected) +
+                    " and " + std::to_string(count));
+}
+
+__attribute__((noinline)) void BlockScheduler::compare_barriers(const Barrier& barrier, const Place& place) {
+  if (same_line(barrier.place.site, place.site)) return;
+  fail("divergent barrier: this thread waits at one barrier, another thread of the block at another", place,
+       {{"thread " + thread_text(barrier.first) + " waits", call_chain(barrier.place)}});
 }
 
 void BlockScheduler::release(Barrier& barrier) {
