@@ -23,9 +23,9 @@ def test_curated_problem_through_aten(name, layout, device):
     assert_case(_variant(CURATED[name], "float64", layout, "aten", device))
 
 
-@pytest.mark.parametrize("name", CURATED)
+@pytest.mark.parametrize("name", [name for name in CURATED if name != "p_byte_offsets_full"])
 def test_curated_problem_through_triton(name, device):
-    """Once each in Triton's interpreter, which is slow; tests/triton has more."""
+    """Once each in Triton's interpreter, which is slow (the one left out takes it many seconds); tests/triton has more."""
     number = list(CURATED).index(name)
     dtype, layout = ("float32", "bfloat16")[number % 2], ("contiguous", "channels_last")[number // 2 % 2]
     assert_case(_variant(CURATED[name], dtype, layout, "triton", device))
