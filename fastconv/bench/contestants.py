@@ -294,13 +294,12 @@ def check_kernels(kernels: Sequence[str], cases: Sequence[Case]) -> None:
         return
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     target = dispatch.target_of(device)
-    names: dict[str, None] = {}
-    seen = set()
+    found: dict[str, Candidate] = {}
     for case in cases:
         for problem in problems(case, target):
-            if problem.op not in seen:
-                seen.add(problem.op)
-                names |= {candidate.kernel: None for candidate in all_candidates(problem)}
-                names |= {f"{candidate.backend}:{candidate.kernel}": None for candidate in all_candidates(problem)}
+            if problem.op not in found:
+                found |= {one.kernel: one for one in all_candidates(problem)}
+                found |= {problem.op: all_candidates(problem)[0]}
     for kernel in kernels:
-        known("kernel", kernel, [*names])
+        if kernel not in {f"{one.backend}:{one.kernel}" for one in found.values()}:
+            known("kernel", kernel, sorted(found))

@@ -16,6 +16,6 @@ def known(what: str, name: str, names: Iterable[str]) -> str:
     if name in names:
         return name
     likely = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(likely)}?" if likely else ""
+    hint = f"; did you mean {' or '.join(likely)}?" if likely else "."
     listed = ", ".join(names) if len(names) <= 60 else ", ".join(names[:60]) + f", ... ({len(names)} in all)"
     raise UnknownNameError(f"{what}: unknown {name!r}{hint} Known: {listed}")

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from fastconv import backends, emulator
+from fastconv import emulator
+from fastconv.analysis import candidates_on
 from fastconv.bench import contestants
 from fastconv.bench.cases import Case, problems
 from fastconv.bench.device import CpuDevice
@@ -34,13 +35,14 @@ BACKENDS = ("cuda", "triton")
 def predict_case(
     case: Case,
     names: Sequence[str],
+    kernels: Sequence[str],
     gpu: Gpu,
     emit: Callable[[Row], None],
     begin: Callable[[str], None],
     skip: set[str],
 ) -> None:
-    """A row for each backend that is not in `skip` (row ids)."""
-    waiting = [name for name in names if f"{case.key} fastconv-{name}" not in skip]
+    """A row for each backend and kernel that is not in `skip` (row ids)."""
+    waiting = [name for name in (*names, *kernels) if f"{case.key} fastconv-{name}" not in skip]
     if not waiting:
         return
     begin(case.key)
@@ -62,16 +64,16 @@ def predict_case(
 
 
 def predict(row: Row, case: Case, name: str, gpu: Gpu) -> None:
-    """The roofline of the whole case, and the cost model's sum over its primitives where the backend has one for each."""
+    """The roofline of the whole case, and the cost model's sum over its primitives where it has a figure for each."""
     roof = case.roof(gpu.ceilings())
     row.predicted_gpu, row.predicted_roof_seconds, row.bound = gpu.name, roof.seconds, roof.bound
-    # The compiled core's candidates are those of the module that is here: the emulated one holds the same functions.
-    device_type = "cpu" if name == "cuda" and backends.unavailable(name, "cuda") else "cuda"
-    target = Target(device_type, gpu.capability, gpu.multiprocessors, gpu.name)
+    target = Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name)
     total = 0.0
     chosen = []
     for problem in problems(case, target):
-        found = backends.get(name).candidates(problem)
+        found = [
+            one for one in candidates_on(problem) if name in (one.backend, one.kernel, f"{one.backend}:{one.kernel}")
+        ]
         best = min(
             (one for one in found if one.legal and one.predicted_seconds is not None),
             key=lambda one: one.predicted_seconds,
@@ -92,16 +94,19 @@ def predict(row: Row, case: Case, name: str, gpu: Gpu) -> None:
 def run_small(row: Row, small: Case, name: str, checks: Sequence[Any], own: Accuracy) -> None:
     """Checks the scaled-down layer as a measured row is checked, then counts what its kernels touch."""
     precision = PRECISIONS[small.precision]
-    call = contestants.ours(small, name)
+    call = contestants.ours(small, name) if name in BACKENDS else contestants.one_kernel(small, name)
+    if call is None:
+        row.status, row.reason = "skipped", f"{name} does not compute {small.layer.describe()}, the scaled-down layer"
+        return
     device = CpuDevice()
     inputs = [tensor.clone() for tensor in checks[0].inputs]
     ran = Row("predicted", "", "", "ours", "ok")
     with watched_kernels(ran):
         dtypes = [tensor.dtype for tensor in call.run(*call.prepare(inputs))]
-    row.notes.append(f"the check ran {ran.kernel}")
+    row.notes.append(f"the check ran {ran.kernel or name}")
     accuracy = check_twice(device, call, inputs, checks, dtypes, lambda one: complaint_about(one, own, precision))
     row.error, row.largest_error = accuracy.relative, accuracy.largest
-    if name == "cuda":
+    if "triton" not in (ran.kernel or row.kernel):
         arguments = call.prepare(inputs)
         with emulator.count() as counts:
             call.run(*arguments)

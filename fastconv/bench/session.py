@@ -122,6 +122,8 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
         known("baseline", name, contestants.BASELINES)
     budget = options.time_budget
     if not options.measured:
+        if options.peers or options.baselines is not None:
+            raise ValueError("baseline and peer need a GPU to be measured on, and PyTorch sees none here")
         backends = tuple(name for name in backends if name in prediction.BACKENDS) if backends else prediction.BACKENDS
         if not backends:
             raise ValueError(
@@ -148,7 +150,7 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
 
 def row_ids(case: Case, options: Options, job: Job) -> list[str]:
     if not options.measured:
-        return [f"{case.key} fastconv-{name}" for name in job.field["backends"]]
+        return [f"{case.key} fastconv-{name}" for name in (*job.field["backends"], *job.field["kernels"])]
     return [f"{case.key} {one.name}" for one in Field(**job.field).of(case)]
 
 

@@ -201,7 +201,7 @@ def _blamed(ended: _End, job: Job) -> list[Row]:
     elif kind == "measured":
         blamed = [(one.name, one.role) for one in Field(**job.field).of(case)]
     else:
-        blamed = [(f"fastconv-{name}", "ours") for name in job.field["backends"]]
+        blamed = [(f"fastconv-{name}", "ours") for name in (*job.field["backends"], *job.field["kernels"])]
     rows = []
     for name, role in blamed:
         row = make_row(case, name, role, kind)

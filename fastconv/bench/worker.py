@@ -94,7 +94,7 @@ def _predicting(job: dict[str, Any], emit: Any, begin: Any, skip: set[str]) -> A
     # Layers here are tiny, and the emulator has threads of its own.
     torch.set_num_threads(1)
     gpu = gpu_named(job["gpu"])
-    return lambda case: predict_case(case, job["field"]["backends"], gpu, emit, begin, skip)
+    return lambda case: predict_case(case, job["field"]["backends"], job["field"]["kernels"], gpu, emit, begin, skip)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The command line: `fastconv info`, `fastconv explain`, `fastconv demo`. One subcommand a file."""
+"""The command line: `fastconv info`, `explain`, `demo`, `bench`, `tune`. One subcommand a file."""
 
 from __future__ import annotations
 
 import typer
 
 from fastconv._version import __version__
-from fastconv.cli import demo, explain, info
+from fastconv.cli import bench, demo, explain, info, tune
 
 app = typer.Typer(
     name="fastconv",
@@ -19,6 +19,8 @@ app = typer.Typer(
 app.command("info")(info.info)
 app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
+app.command("tune")(tune.tune)
 
 
 def _print_version(wanted: bool) -> None:

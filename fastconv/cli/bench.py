@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -63,9 +64,9 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    from fastconv.bench import session
     from fastconv.bench.cases import Selection
 
+    session = _with_matplotlib("session")
     selection = Selection(
         tuple(suite or ()), tuple(layer or ()), tuple(family or ()), tuple(direction or ()), tuple(dtype or ()),
         tuple(layout or ()), batch, quick,
@@ -111,10 +112,10 @@ def render_report(
     output: Annotated[Path | None, typer.Option(help="Where to write; default: beside the results.")] = None,
 ) -> None:
     """Write report and figures again, from results that are there."""
-    from fastconv.bench import report
     from fastconv.bench.comparison import parse_side
     from fastconv.bench.results import load
 
+    report = _with_matplotlib("report")
     try:
         path, _ = parse_side(str(folder))
         written = report.write_all(load(path), output or path.parent)
@@ -158,3 +159,13 @@ def compare(
     console.print(table)
     if any(found.unmatched):
         console.print(f"Only in the first: {found.unmatched[0]} rows; only in the second: {found.unmatched[1]}.")
+
+
+def _with_matplotlib(name: str) -> Any:
+    """A module of the harness that draws."""
+    try:
+        return importlib.import_module(f"fastconv.bench.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        fail("the report's figures need matplotlib: pip install matplotlib, or fastconv[bench]")

@@ -87,7 +87,7 @@ def explain(
     if ":" in target:
         if size is not None or not inputs:
             raise typer.BadParameter("a model takes its inputs as --input NxCxHxW, once for each of them.")
-        model = _load(target).to(device=where, dtype=number, memory_format=layout)
+        model = load_model(target).to(device=where, dtype=number, memory_format=layout)
         tensors = [tensor(*parse_size(text)) for text in inputs]
         if backward:
             model.register_forward_hook(lambda module, arguments, output: _differentiate(output))
@@ -152,7 +152,7 @@ def _differentiate(output: Any) -> None:
             tensor.backward(torch.randn_like(tensor), retain_graph=True)
 
 
-def _load(target: str) -> torch.nn.Module:
+def load_model(target: str) -> torch.nn.Module:
     """The model of "package.module:factory", where factory is a module or makes one without arguments."""
     module_name, _, factory_name = target.partition(":")
     sys.path.insert(0, os.getcwd())
