@@ -3,8 +3,8 @@
 #include "launch/channel_sum.h"
 #include "launch/direct_conv.h"
 #include "launch/direct_wgrad.h"
-#include "launch/mma_conv.h"
 #include "launch/max_pool.h"
+#include "launch/mma_conv.h"
 
 namespace fastconv {
 
