@@ -163,11 +163,9 @@ std::vector<std::string> configs(const ConvProblem& problem) {
   for (const auto& kernel : candidates_of(problem, geometry)) {
     const Work work = work_of(problem, geometry, kernel.tile);
     const int splits = best_splits(machine, kernel.tile, kernel.shared_bytes, work, geometry.most_splits());
-    for (int option : {1, splits}) {
-      if (option == 1 && !found.empty() && found.back().name == kernel.tile.name()) continue;
+    for (int option : split_options(splits, geometry.most_splits())) {
       found.push_back(
-          {config_name(kernel.tile, option), predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, option)});
-      if (splits == 1) break;
+          {config_name(kernel.tile, option), rank(machine, kernel.tile, kernel.shared_bytes, work, option)});
     }
   }
   return names_by_rank(std::move(found));

@@ -88,7 +88,7 @@ std::vector<std::string> configs(const ConvProblem& problem) {
     const int splits = best_splits(machine, kernel.tile, kernel.shared_bytes, work, geometry.most_splits(problem));
     for (int option : split_options(splits, geometry.most_splits(problem))) {
       found.push_back(
-          {config_name(kernel.tile, option), predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, option)});
+          {config_name(kernel.tile, option), rank(machine, kernel.tile, kernel.shared_bytes, work, option)});
     }
   }
   return names_by_rank(std::move(found));

@@ -1,0 +1,195 @@
+"""What the compiler made of the tensor-core kernels: registers, memory, and the instructions of the main loop.
+
+Writes the checked-in table from a module that nvcc 13.0 compiled:
+python -m tests.core.machine_code fastconv/_cuda.*.so 13.0
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.core.mma_support import NAMES, Case
+
+TABLE = Path(__file__).with_name("mma_resources.csv")
+_PRECISIONS = ("native", "tf32", "split_tf32")
+_SYMBOL = re.compile(
+    r"_ZN8fastconv3mma\d+(gather|wgrad)_gemmINS0_9TileShapeI(NS_4HalfE|NS_8BFloat16E|f)LNS0_9PrecisionE(\d)E"
+    r"Li(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEELb(\d)E"
+)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Kernel:
+    family: str  # "gather": fprop and dgrad, or "wgrad"
+    type: str
+    precision: str
+    tile: str
+    narrow: bool
+    architecture: str = ""
+
+    @classmethod
+    def of(cls, symbol: str, architecture: str) -> Kernel | None:
+        match = _SYMBOL.search(symbol)
+        if match is None:
+            return None
+        family, element, precision, *sizes, narrow = match.groups()
+        rows, columns, depth, stages, warp_rows, warp_columns = map(int, sizes)
+        warps = rows // warp_rows * (columns // warp_columns)
+        names = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
+        tile = f"{rows}x{columns}x{depth}_s{stages}_w{warps}"
+        return cls(family, names[element], _PRECISIONS[int(precision)], tile, narrow == "1", architecture)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    registers: int
+    stack: int = 0
+    local: int = 0
+    shared_bytes: int = 0  # dynamic
+
+
+def find_module() -> Path | None:
+    """fastconv._cuda, where it was built."""
+    spec = importlib.util.find_spec("fastconv._cuda")
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def find_disassembler() -> str | None:
+    """cuobjdump with its nvdisasm: the toolkit's, or the pair that Triton's wheel carries."""
+    folders = [Path(os.environ[name], "bin") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    on_path = shutil.which("cuobjdump")
+    if on_path:
+        folders.append(Path(on_path).parent)
+    triton = importlib.util.find_spec("triton")
+    if triton is not None and triton.origin:
+        folders.append(Path(triton.origin).parent / "backends" / "nvidia" / "bin")
+    for folder in folders:
+        if (folder / "cuobjdump").is_file() and (folder / "nvdisasm").is_file():
+            return str(folder / "cuobjdump")
+    return None
+
+
+def _dump(cuobjdump: str, *arguments: str) -> str:
+    path = f"{Path(cuobjdump).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    done = subprocess.run(
+        [cuobjdump, *arguments], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
+    )
+    return done.stdout
+
+
+def resources(cuobjdump: str, module: Path) -> dict[Kernel, Resources]:
+    """Of every tensor-core kernel and architecture in the module."""
+    found = {}
+    architecture, kernel = "", None
+    for line in _dump(cuobjdump, "-res-usage", str(module)).splitlines():
+        if line.startswith("arch = "):
+            architecture = line.removeprefix("arch = ").strip()
+        elif "Function" in line:
+            kernel = Kernel.of(line, architecture)
+        elif "REG:" in line and kernel is not None:
+            numbers = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)}
+            found[kernel] = Resources(numbers["REG"], numbers["STACK"], numbers["LOCAL"])
+            kernel = None
+    return found
+
+
+def main_loops(cuobjdump: str, module: Path, architecture: str) -> dict[Kernel, list[str]]:
+    """The instructions of the shortest loop around the matrix operations of every kernel."""
+    loops: dict[Kernel, list[str]] = {}
+    kernel: Kernel | None = None
+    lines: list[tuple[int, str]] = []
+
+    def finish() -> None:
+        if kernel is not None:
+            loops[kernel] = _main_loop(lines)
+
+    for line in _dump(cuobjdump, "-sass", "-arch", architecture, str(module)).splitlines():
+        if "Function :" in line:
+            finish()
+            kernel, lines = Kernel.of(line, architecture), []
+        match = re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line)
+        if match:
+            lines.append((int(match.group(1), 16), match.group(2)))
+    finish()
+    return loops
+
+
+def _main_loop(lines: list[tuple[int, str]]) -> list[str]:
+    products = [address for address, text in lines if "HMMA" in text]
+    best: list[str] = []
+    for address, text in lines:
+        branch = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
+        if branch is None or int(branch.group(1), 16) >= address:
+            continue
+        begin = int(branch.group(1), 16)
+        if not any(begin <= product <= address for product in products):
+            continue
+        inside = [other for place, other in lines if begin <= place <= address]
+        if not best or len(inside) < len(best):
+            best = inside
+    return best
+
+
+def shared_bytes() -> dict[tuple[str, str, str, str, bool], int]:
+    """Dynamic shared memory by family, type, precision, tile and whether it is the kernel for unaligned pixels."""
+    found = {}
+    for family, conv_pass in (("gather", "fprop"), ("wgrad", "wgrad")):
+        for dtype, allow_tf32, precision in (
+            (torch.float16, False, "native"),
+            (torch.bfloat16, False, "native"),
+            (torch.float32, True, "tf32"),
+            (torch.float32, False, "split_tf32"),
+        ):
+            for narrow, channels in ((False, 64), (True, 3)):
+                case = Case(
+                    conv_pass, dtype, (1, channels, 8, 8), (64, channels, 3, 3), allow_tf32=allow_tf32, capability=90
+                )
+                for candidate in case.candidates():
+                    tile = candidate.config.split("_k")[0]
+                    key = (family, NAMES[dtype], precision, tile, narrow)
+                    found[key] = candidate.details["shared_bytes"]
+    return found
+
+
+def read_table() -> dict[Kernel, Resources]:
+    with TABLE.open(newline="") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return {
+            Kernel(
+                row["family"], row["type"], row["precision"], row["tile"], row["narrow"] == "yes", row["architecture"]
+            ): Resources(int(row["registers"]), shared_bytes=int(row["shared_bytes"]))
+            for row in rows
+        }
+
+
+def table_compiler() -> str:
+    return TABLE.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
+
+
+def write_table(module: Path, nvcc: str) -> None:
+    cuobjdump = find_disassembler()
+    assert cuobjdump is not None, "cuobjdump is missing"
+    shared = shared_bytes()
+    with TABLE.open("w", newline="") as file:
+        file.write(f"# nvcc {nvcc}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["family", "type", "precision", "tile", "narrow", "architecture", "registers", "shared_bytes"])
+        for kernel, used in sorted(resources(cuobjdump, module).items()):
+            narrow = "yes" if kernel.narrow else "no"
+            bytes_ = shared[kernel.family, kernel.type, kernel.precision, kernel.tile, kernel.narrow]
+            row = [kernel.family, kernel.type, kernel.precision, kernel.tile, narrow, kernel.architecture]
+            writer.writerow([*row, used.registers, bytes_])
+
+
+if __name__ == "__main__":
+    write_table(Path(sys.argv[1]), sys.argv[2])

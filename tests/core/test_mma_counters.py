@@ -1,0 +1,78 @@
+"""What the emulator counts in the tensor-core kernels: no bank conflicts in a main loop, global memory in whole chunks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastconv import emulator
+from fastconv.emulator import LaunchCounts
+from tests.core.mma_support import Case
+
+# Where a line belongs to what happens once a tile.
+ONCE_A_TILE = ("epilogue.cuh", "finish.cuh", "gather_gemm.cuh", "wgrad_gemm.cuh")
+
+
+def counted(conv_pass: str, dtype: torch.dtype, allow_tf32: bool) -> dict[str, LaunchCounts]:
+    """The main kernel's launch by configuration. Whole tiles of 64 columns, more slices than stages."""
+    case = Case(conv_pass, dtype, (1, 64, 8, 16), (64, 64, 3, 3), padding=(1, 1, 1, 1), allow_tf32=allow_tf32)
+    tensors = case.tensors()
+    launches = {}
+    for config in case.configs():
+        if "_k" in config:
+            continue
+        with emulator.count() as counters:
+            case.run(config, tensors)
+        launches[config] = next(launch for launch in counters.launches if launch.kernel == case.kernel)
+    return launches
+
+
+TYPES = [(torch.float16, False), (torch.bfloat16, False), (torch.float32, True), (torch.float32, False)]
+
+
+@pytest.mark.parametrize(("dtype", "allow_tf32"), TYPES)
+@pytest.mark.parametrize("conv_pass", ["fprop", "wgrad"])
+def test_main_loops_read_whole_chunks_and_have_no_bank_conflicts(
+    conv_pass: str, dtype: torch.dtype, allow_tf32: bool
+) -> None:
+    launches = counted(conv_pass, dtype, allow_tf32)
+    assert launches
+    for config, launch in launches.items():
+        loop = [
+            access
+            for access in launch.by_line()
+            if access.target == "dynamic shared memory" and not any(name in access.line for name in ONCE_A_TILE)
+        ]
+        assert sum(access.wavefronts for access in loop) > 0
+        for access in loop:
+            assert access.bank_conflicts == 0, f"{config}: {access}"
+        for tensor in ("x", "w") if conv_pass == "fprop" else ("x", "dy"):
+            assert set(launch.widths(tensor, "load")) == {16}, f"{config} reads {tensor} in pieces"
+            loaded = launch.total(tensor, "load")
+            # Every sector that is asked for is used in full.
+            assert loaded.sector_bytes <= loaded.bytes, f"{config}: {loaded}"
+        output = "y" if conv_pass == "fprop" else "dw"
+        stored = launch.total(output, "store")
+        assert set(launch.widths(output, "store")) == {16}
+        assert stored.sector_bytes == stored.bytes
+
+
+def test_products_are_those_of_the_tiles() -> None:
+    launches = counted("fprop", torch.float16, False)
+    for config, launch in launches.items():
+        rows, columns, depth = (int(size) for size in config.split("_")[0].split("x"))
+        blocks = -(-128 // rows) * -(-64 // columns)
+        slices = 64 * 9 // depth
+        expected = blocks * slices * (rows // 16) * (columns // 8) * (depth // 16)
+        assert launch.operations["mma.m16n8k16"] == expected, config
+
+
+def test_dgrad_with_a_stride_multiplies_nothing_in_vain() -> None:
+    # Four phases of 64 pixels; taps: 1, 2, 2 and 4 of the 3x3 filter.
+    case = Case("dgrad", torch.float16, (1, 64, 16, 16), (64, 64, 3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
+    config = "64x64x64_s4_w4"
+    with emulator.count() as counters:
+        case.run(config, case.tensors())
+    launch = next(launch for launch in counters.launches if launch.kernel == "mma_dgrad")
+    assert launch.grid == (4, 1, 1)
+    assert launch.operations["mma.m16n8k16"] == 9 * (64 // 16) * (64 // 8) * (64 // 16)
