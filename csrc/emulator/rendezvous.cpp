@@ -1,4 +1,6 @@
 // Where threads wait for one another: lanes of a warp, barriers of a block, and what an exit means to both.
+#include <atomic>
+
 #include "emulator/block_scheduler.h"
 #include "emulator/monitor.h"
 
@@ -213,6 +215,10 @@ void barrier_arrive(int barrier, int count) {
 
 void yield_thread() {
   current_region().scheduler.yield();
+}
+
+void memory_fence() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 void fail(const std::string& what) {

@@ -24,6 +24,9 @@ void barrier_arrive(int barrier, int count);
 // Lets other threads run; for loops that poll.
 void yield_thread();
 
+// Orders the thread's accesses to memory for all threads of the CPU.
+void memory_fence();
+
 // Ends the launch: KernelError with this text and the place of the current thread is thrown from launch().
 [[noreturn]] void fail(const std::string& what);
 

@@ -2,9 +2,8 @@
 #pragma once
 
 #if FASTCONV_EMULATOR
-#include <atomic>
-
 #include "emulator/cuda_language.h"
+#include "emulator/observe.h"
 #include "emulator/scheduler.h"
 
 __forceinline__ void __syncthreads() {
@@ -26,10 +25,11 @@ __forceinline__ void __syncwarp(unsigned int mask = 0xffffffffu) {
 }
 
 __forceinline__ void __threadfence_block() {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fastconv::emulator::memory_fence();
 }
 __forceinline__ void __threadfence() {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fastconv::emulator::trust_other_blocks();
+  fastconv::emulator::memory_fence();
 }
 __forceinline__ void __nanosleep(unsigned int) {
   fastconv::emulator::yield_thread();

@@ -49,6 +49,7 @@ BUGS: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("blocks_write_one_element", {"grid": (8,)}, r"race: writes byte 0 of tensor y, .* of block \(\d, 0, 0\) wrote", None),
     ("threads_write_one_element", {}, r"race: writes byte \d+ of tensor y, which thread .* wrote in the same", None),
     ("reads_what_another_block_writes", {"grid": (2,), "sizes": (64, 128)}, r"race: (reads|writes) byte \d+ of tensor y", None),
+    ("block_fence_between_blocks", {"grid": (2,), "sizes": (64, 128)}, r"race: (reads|writes) byte \d+ of tensor y", None),
     ("divergent_barrier", {}, r"divergent barrier", None),
     ("early_exit", {}, r"exited although other threads of the block wait for it", "(40, 0, 0)"),
     ("deadlock", {}, r"deadlock: no thread of the block can go on", None),

@@ -175,6 +175,17 @@ PROBE(reads_what_another_block_writes) {
   }
 }
 
+// A fence of the own block orders nothing between blocks.
+PROBE(block_fence_between_blocks) {
+  float* y = p.as<float>(1);
+  if (blockIdx.x == 0) {
+    y[threadIdx.x] = 1.0f;  // <- block_fence_between_blocks
+  } else {
+    __threadfence_block();
+    y[blockIdx.x * blockDim.x + threadIdx.x] = y[threadIdx.x];  // <- block_fence_between_blocks
+  }
+}
+
 PROBE(divergent_barrier) {
   if (threadIdx.x < 32) {
     __syncthreads();  // <- divergent_barrier
