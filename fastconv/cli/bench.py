@@ -32,7 +32,9 @@ def bench(
     dtype: Annotated[list[str] | None, typer.Option(help=f"float64, float32, tf32, float16, bfloat16. {_MANY}")] = None,
     layout: Annotated[list[str] | None, typer.Option(help=f"nchw, channels_last. {_MANY}")] = None,
     batch: Annotated[int | None, typer.Option(help="Batch size; each suite has its own.")] = None,
-    backend: Annotated[list[str] | None, typer.Option(help=f"Ours: auto, cuda, triton, aten. {_MANY}")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help=f"Ours: auto, cuda, triton, aten; none: PyTorch alone. {_MANY}")
+    ] = None,
     kernel: Annotated[list[str] | None, typer.Option(help=f"One kernel family, beside the backends. {_MANY}")] = None,
     baseline: Annotated[
         list[str] | None,

@@ -98,9 +98,7 @@ def _scores(compared: Comparison) -> Table:
 
 
 def _kernels(compared: Comparison) -> Table:
-    table = Table(
-        "layer", "op", "backend", "kernel", "configuration", title="What each layer ran on", title_justify="left"
-    )
+    table = Table("layer", "op", "backend", "kernel", "config", title="What each layer ran on", title_justify="left")
     for call in compared.explanation:
         layer = "" if call.is_backward else f"{call.layer}: {type(compared.network[int(call.layer)]).__name__}"
         chosen = call.chosen
