@@ -134,7 +134,7 @@ def _main_loop(lines: list[tuple[int, str]]) -> list[str]:
         begin = int(branch.group(1), 16)
         if not any(begin <= product <= address for product in products):
             continue
-        inside = [other for place, other in lines if begin <= place <= address]
+        inside = [other for place, other in lines if begin <= place <= address and not _leaves(other, address)]
         if not best or len(inside) < len(best):
             best = inside
     return best
@@ -159,6 +159,12 @@ def shared_bytes() -> dict[tuple[str, str, str, str, bool], int]:
                     key = (family, NAMES[dtype], precision, tile, narrow)
                     found[key] = candidate.details["shared_bytes"]
     return found
+
+
+def _leaves(text: str, end: int) -> bool:
+    """A CALL to right behind the loop's last instruction is how some compilers write the loop's exit."""
+    target = re.search(r"\bCALL\.REL\.NOINC 0x([0-9a-f]+)", text)
+    return target is not None and end < int(target.group(1), 16) <= end + 0x40
 
 
 def read_table() -> dict[Kernel, Resources]:
