@@ -278,7 +278,7 @@ class Counters:
 
         table = Table(title="Memory, as the emulator counts it")
         for heading in ("kernel", "target", "access"):
-            table.add_column(heading)
+            table.add_column(heading, no_wrap=heading != "access")
         for heading in ("widths", "MB asked", "MB in sectors", "MB distinct", "requests", "wavefronts", "conflicts"):
             table.add_column(heading, justify="right")
         for launch in self.launches:

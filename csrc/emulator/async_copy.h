@@ -9,6 +9,7 @@
 #include "emulator/observe.h"
 #include "ptx/vector.h"
 
+// All in line, so that the accesses are those of the kernel's own line.
 namespace fastconv::emulator {
 
 constexpr uint32_t kPoison = 0xffffffffu;  // a NaN, also as two 16-bit numbers
@@ -20,7 +21,7 @@ struct AsyncCopy {
 };
 
 template <int bytes>
-void read_async_source(AsyncCopy& copy, const void* source, int source_bytes) {
+__forceinline__ void read_async_source(AsyncCopy& copy, const void* source, int source_bytes) {
   if (source_bytes == bytes) {
     const auto whole = ptx::load_vector<bytes / 4>(static_cast<const uint32_t*>(source));
     for (int i = 0; i < bytes / 4; ++i) copy.data[i] = whole[i];
@@ -32,7 +33,7 @@ void read_async_source(AsyncCopy& copy, const void* source, int source_bytes) {
 }
 
 template <int bytes>
-void write_async_target(void* destination, const uint32_t (&data)[4]) {
+__forceinline__ void write_async_target(void* destination, const uint32_t (&data)[4]) {
   ptx::Vector<uint32_t, bytes / 4> value;
   for (int i = 0; i < bytes / 4; ++i) value[i] = data[i];
   ptx::store_vector(static_cast<uint32_t*>(destination), value);
@@ -49,7 +50,7 @@ void forget_async_copies();
 bool take_landing_copy(int pending_groups, AsyncCopy& copy);
 
 template <int bytes>
-void copy_async(void* destination, const void* source, int source_bytes) {
+__forceinline__ void copy_async(void* destination, const void* source, int source_bytes) {
   AsyncCopy copy{destination, bytes, {}};
   read_async_source<bytes>(copy, source, source_bytes);
   if (defer_async_copy(copy)) {
@@ -60,7 +61,7 @@ void copy_async(void* destination, const void* source, int source_bytes) {
   }
 }
 
-inline void wait_async_copies(int pending_groups) {
+__forceinline__ void wait_async_copies(int pending_groups) {
   AsyncCopy copy;
   while (take_landing_copy(pending_groups, copy)) {
     if (copy.bytes == 16) {
@@ -76,7 +77,7 @@ inline void wait_async_copies(int pending_groups) {
 #else
 
 template <int bytes>
-inline void copy_async(void* destination, const void* source, int source_bytes) {
+__forceinline__ void copy_async(void* destination, const void* source, int source_bytes) {
   if (source_bytes == bytes) {
     std::memcpy(destination, source, bytes);
   } else {
@@ -85,7 +86,7 @@ inline void copy_async(void* destination, const void* source, int source_bytes) 
   }
 }
 inline void commit_async_copies() {}
-inline void wait_async_copies(int) {}
+__forceinline__ void wait_async_copies(int) {}
 
 #endif
 
