@@ -112,7 +112,8 @@ def run(options: Options, console: Console) -> Finished:
 def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
     quick = options.selection.quick
     contestants.check_kernels(options.kernels, cases)
-    backends = tuple(options.backends)
+    alone = list(options.backends) == ["none"]  # PyTorch's side alone
+    backends = () if alone else tuple(options.backends)
     for name in backends:
         known("backend", name, contestants.OUR_BACKENDS)
     baselines = options.baselines
@@ -122,7 +123,7 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
         known("baseline", name, contestants.BASELINES)
     budget = options.time_budget
     if not options.measured:
-        if options.peers or options.baselines is not None:
+        if options.peers or alone or options.baselines is not None:
             raise ValueError("baseline and peer need a GPU to be measured on, and PyTorch sees none here")
         backends = tuple(name for name in backends if name in prediction.BACKENDS) if backends else prediction.BACKENDS
         if not backends:
@@ -133,7 +134,12 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
             budget = QUICK_BUDGET_WITHOUT_GPU
     if budget is not None and budget <= 0:
         raise ValueError(f"time_budget is {budget:g} seconds, but must be above 0")
-    field = Field(backends or Field.backends, tuple(options.kernels), tuple(baselines), tuple(options.peers))
+    field = Field(
+        backends if backends or alone else Field.backends,
+        tuple(options.kernels),
+        tuple(baselines),
+        tuple(options.peers),
+    )
     device_name, capability = _device()
     gpu = gpu_like(device_name, capability) if options.measured else gpu_named(options.gpu)
     if options.time_budget is not None:

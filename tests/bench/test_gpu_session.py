@@ -1,0 +1,114 @@
+"""benchmarks/gpu_session.py, as far as it can be tested without a GPU: limits, failures, files, the table."""
+
+import importlib.util
+import json
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = ROOT / "benchmarks" / "gpu_session.py"
+    if not path.exists():
+        pytest.fail(f"{path} is missing: tests run from a checkout")
+    specification = importlib.util.spec_from_file_location("gpu_session", path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["gpu_session"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def session(script, tmp_path):
+    return script.Session(script.parse(["build", "--out", str(tmp_path / "out"), "--limit", "20"]))
+
+
+def step(script, name, code, **options):
+    return script.Step(name, [sys.executable, "-S", "-c", code], **options)
+
+
+def test_a_failing_step_does_not_stop_the_next_and_the_note_names_it(script, session):
+    outcome = session.run(
+        [step(script, "bad", "print('went wrong'); raise SystemExit(3)"), step(script, "good", "print('fine')")], "s"
+    )
+    assert outcome.status == "failed"
+    assert outcome.note == "bad: ended with 3 (went wrong)"
+    assert "fine" in (session.out / "s-good.log").read_text()
+
+
+def test_a_step_that_does_not_end_is_stopped_with_all_it_started(script, session):
+    child = "import subprocess, sys, time; subprocess.run([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])"
+    session.options.limit = 2
+    began = time.monotonic()
+    outcome = session.run([step(script, "slow", f"print('begun', flush=True); {child}", share=0.6)], "s")
+    assert time.monotonic() - began < 15
+    assert outcome.status == "out of time"
+    assert "stopped after 1 s" in outcome.note
+
+
+def test_a_command_that_does_not_exist_is_a_failure_not_a_crash(script, session):
+    outcome = session.run([script.Step("ncu", ["/nowhere/ncu"])], "s")
+    assert outcome.status == "failed"
+    assert "/nowhere/ncu" in outcome.note
+
+
+def test_output_is_on_disk_before_the_command_ends(script, session):
+    session.options.limit = 3
+    session.run([step(script, "slow", "print('early', flush=True); import time; time.sleep(60)", share=0.5)], "s")
+    assert "early" in (session.out / "s-slow.log").read_text()
+
+
+def test_one_stage_failing_does_not_stop_the_others_and_the_table_comes_last(script, tmp_path, monkeypatch, capsys):
+    def build(self):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(script.Session, "build", build)
+    monkeypatch.setattr(script.Session, "tests", lambda self: script.Outcome("tests", "ok", 1.0, "12 passed"))
+    assert script.main(["build", "tests", "--out", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4].startswith("stage")
+    assert "no compiler" in lines[-3]
+    assert "12 passed" in lines[-2]
+    outcomes = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [one["status"] for one in outcomes] == ["failed", "ok"]
+    with tarfile.open(tmp_path / "out" / "session.tar.gz") as archive:
+        assert archive.getnames() == ["summary.json"]
+
+
+def test_no_stage_is_longer_than_nine_minutes(script):
+    assert script.LIMIT == 540
+    for stage in script.STAGES:
+        assert callable(getattr(script.Session, stage))
+
+
+def test_what_follows_the_dashes_goes_to_the_benchmark(script):
+    options = script.parse(["bench", "--total", "60", "--", "--suite", "pools", "--quick"])
+    assert options.bench_arguments == ["--suite", "pools", "--quick"]
+    assert options.stages == ["bench"]
+    with pytest.raises(SystemExit):
+        script.parse(["benchmark"])
+
+
+@pytest.mark.parametrize("stage", ["conformance", "tests", "sanitizer", "baselines", "bench", "tune", "ncu"])
+def test_every_stage_keeps_to_its_limit_and_names_commands_that_exist(script, session, monkeypatch, stage):
+    ran = []
+    monkeypatch.setattr(session, "_one", lambda step, stage, allowed: ran.append((step, allowed)) or (0, "fine"))
+    assert getattr(session, stage)().status == "ok"
+    for one, allowed in ran:
+        assert allowed <= 20
+        for part in one.command:
+            if str(part).startswith(("tests/", "benchmarks/")):
+                assert (ROOT / part).exists(), part
+
+
+def test_the_profiled_cases_exist(script):
+    from fastconv.bench.cases import case_of
+
+    for key in script.PROFILED:
+        assert case_of(key).key == key
