@@ -265,7 +265,7 @@ def _last_line(log: Path) -> str:
 def print_table(outcomes: Sequence[Outcome], out: Path) -> None:
     print(f"\n{'stage':<12} {'status':<12} {'seconds':>8}  note")
     for one in outcomes:
-        print(f"{one.stage:<12} {one.status:<12} {one.seconds:8.1f}  {one.note}")
+        print(f"{one.stage:<12} {one.status:<12} {one.seconds:8.1f}  {one.note[:150]}")
     print(f"files: {out}")
 
 

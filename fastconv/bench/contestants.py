@@ -176,6 +176,8 @@ def _is_channels_last(tensor: torch.Tensor) -> bool:
 
 def compiled(case: Case) -> Call:
     """torch.compile, max-autotune. Without its own graphs: every contestant is replayed from a graph here alike."""
+    # Every case is the same function to the compiler's cache, which takes only so many versions of one.
+    torch.compiler.reset()
     forward = torch.compile(_pytorch_forward(case), mode="max-autotune-no-cudagraphs", fullgraph=True, dynamic=False)
     if case.direction == "fwd":
         return _inference(forward, visible=False)

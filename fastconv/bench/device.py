@@ -42,7 +42,7 @@ class Device(Protocol):
     def flush_cache(self) -> None:
         """Queue something that leaves nothing of the inputs in the cache."""
 
-    def run_ahead(self) -> None:
+    def run_ahead(self, seconds: float) -> None:
         """Queue a pause during which the host can queue the next call, so that its launches cost no device time."""
 
     def capture(self, call: Callable[[], Outputs]) -> Graph: ...
@@ -60,8 +60,6 @@ class CudaDevice:
         self.l2_bytes = properties.L2_cache_size
         # Four times the cache: writing it takes the device long enough for the host to queue the call behind it.
         self._scratch = torch.empty(max(4 * self.l2_bytes, 1 << 28), dtype=torch.int8, device=self.torch_device)
-        # torch.cuda._sleep counts device cycles; 100 us at 2 GHz is what some tens of launches take.
-        self._pause_cycles = 200_000
 
     def record(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)
@@ -83,8 +81,8 @@ class CudaDevice:
     def flush_cache(self) -> None:
         self._scratch.zero_()
 
-    def run_ahead(self) -> None:
-        torch.cuda._sleep(self._pause_cycles)
+    def run_ahead(self, seconds: float) -> None:
+        torch.cuda._sleep(int(seconds * 2e9))  # device cycles; a slower clock only makes it longer
 
     def capture(self, call: Callable[[], Outputs]) -> Graph:
         warm_up = torch.cuda.Stream()
@@ -131,7 +129,7 @@ class CpuDevice:
     def flush_cache(self) -> None:
         pass
 
-    def run_ahead(self) -> None:
+    def run_ahead(self, seconds: float) -> None:
         pass
 
     def capture(self, call: Callable[[], Outputs]) -> Graph:

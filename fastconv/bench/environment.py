@@ -65,19 +65,27 @@ def collect() -> dict[str, Any]:
 
 
 def gpu_state() -> dict[str, str]:
-    """Clocks, temperature and throttling at this moment, by nvidia-smi; fields it does not know are left out."""
-    found = {}
-    try:
-        command = ["nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        if done.returncode == 0:
-            values = done.stdout.splitlines()[torch.cuda.current_device()].split(", ")
-            found = dict(zip(_QUERY, (value.strip() for value in values), strict=False))
-        else:
-            found["nvidia-smi"] = (done.stdout + done.stderr).strip().splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError) as error:
-        found["nvidia-smi"] = str(error)
-    return found
+    """Clocks, temperature and throttling at this moment, by nvidia-smi.
+
+    One unknown field fails a whole query, so newer drivers' names are tried too, and then only those that every driver knows.
+    """
+    renamed = tuple(name.replace("clocks_throttle_reasons", "clocks_event_reasons") for name in _QUERY)
+    complaint = ""
+    for names in (
+        _QUERY,
+        renamed,
+        ("name", "driver_version", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw"),
+    ):
+        try:
+            command = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+            if done.returncode == 0:
+                values = done.stdout.splitlines()[torch.cuda.current_device()].split(", ")
+                return dict(zip(names, (value.strip() for value in values), strict=True))
+            complaint = (done.stdout + done.stderr).strip().splitlines()[0]
+        except (OSError, subprocess.SubprocessError, IndexError, ValueError) as error:
+            complaint = str(error)
+    return {"nvidia-smi": complaint}
 
 
 def commit() -> str:

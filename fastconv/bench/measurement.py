@@ -173,7 +173,8 @@ def _time_cold(
     effort: Effort,
     generator: random.Random,
 ) -> Sample:
-    once = _one_cold(device, _bound(call, inputs))[0]
+    pause = _pause_for(device, _bound(call, inputs))
+    once = _one_cold(device, _bound(call, inputs), pause)[0]
     count = min(max(effort.least, int(effort.seconds / max(once, 1e-6))), effort.most)
     checked = generator.randrange(count)
     spreads = [_spread(content) for content in checks[0].inputs]
@@ -187,7 +188,7 @@ def _time_cold(
                     tensor.data.normal_(0, spread)
                 else:
                     tensor.data.copy_(content)
-        elapsed, outputs = _one_cold(device, _bound(call, inputs))
+        elapsed, outputs = _one_cold(device, _bound(call, inputs), pause)
         if iteration == checked:
             results = [tensor.detach().clone() for tensor in outputs]
             device.synchronize()
@@ -201,13 +202,24 @@ def time_cold(
     device: Device, bound: Callable[[], object], least: int = 9, most: int = 31, seconds: float = 0.03
 ) -> Sample:
     """Device time with the cache flushed before every call, inputs as they are: for tuning, which checks by itself."""
-    once = min(_one_cold(device, bound)[0] for _ in range(2))
+    pause = _pause_for(device, bound)
+    once = min(_one_cold(device, bound, pause)[0] for _ in range(2))
     count = min(max(least, int(seconds / max(once, 1e-6))), most)
-    return Sample.of([_one_cold(device, bound)[0] for _ in range(count)])
+    return Sample.of([_one_cold(device, bound, pause)[0] for _ in range(count)])
 
 
-def _one_cold(device: Device, bound: Callable[[], Tensors]) -> tuple[float, Tensors]:
-    device.run_ahead()
+def _pause_for(device: Device, bound: Callable[[], object]) -> float:
+    """Seconds the host takes to queue a call, with a margin: so long the device must be kept busy before it."""
+    device.synchronize()
+    begun = device.host_seconds()
+    bound()
+    queued = device.host_seconds() - begun
+    device.synchronize()
+    return min(2 * queued + 5e-5, 5e-3)
+
+
+def _one_cold(device: Device, bound: Callable[[], Tensors], pause: float) -> tuple[float, Tensors]:
+    device.run_ahead(pause)
     device.flush_cache()
     start = device.record()
     outputs = bound()

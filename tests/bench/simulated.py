@@ -67,8 +67,8 @@ class SimulatedDevice:
     def flush_cache(self):
         self.launch(5e-5)
 
-    def run_ahead(self):
-        self.launch(1e-4)
+    def run_ahead(self, seconds):
+        self.launch(seconds)
 
     @contextlib.contextmanager
     def _capturing(self):

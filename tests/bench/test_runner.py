@@ -21,6 +21,15 @@ UNREACHABLE = Ceilings("for tests", 1e18, dict.fromkeys(PRECISIONS, 1e21), measu
 EFFORT = Effort(seconds=1e-3, least=2, most=3, batch_seconds=1e-4)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Layers here are tiny; waking threads for them takes longer than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def layer_of(suite, name):
     return scaled_down(next(layer for layer in load_suite(suite).layers if layer.name == name))
 
