@@ -1,6 +1,6 @@
 """What Triton's compiler makes of every kernel, problem and configuration: `compilation_table.json`, and how to make it.
 
-    python -m tests.triton.compilation_table [--jobs 2] [--only fprop_3x3 ...] [--check]
+    python -m tests.triton.compilation_table [--jobs 2] [--only fprop_3x3 ...] [--missing | --check]
 
 It takes an hour on two cores. One row is a problem, a capability, a kernel and a configuration. Numbers change with Triton's
 version, which is in the file.
@@ -28,10 +28,15 @@ PATH = Path(__file__).with_suffix(".json")
 Key = tuple[str, int, str, str]  # problem, capability, kernel family, config
 
 
-def rows_of(name: str, capability: int, rejected: bool = False) -> list[Key]:
-    """A row for every candidate of a problem that is shipped, or for every rejected one."""
-    candidates = backend.candidates(problem(name, capability))
-    return [(name, capability, c.kernel, c.config) for c in candidates if c.legal != rejected]
+#: The packed families launch what other rows have, on channels-last operands; these problems show it.
+PACKED = ("fprop_3x3_nchw", "dgrad_3x3_stride2_nchw", "wgrad_3x3_nchw")
+
+
+def rows_of(name: str, capability: int) -> list[Key]:
+    """A row for every configuration that is offered for a problem."""
+    legal = [candidate for candidate in backend.candidates(problem(name, capability)) if candidate.legal]
+    shown = [candidate for candidate in legal if name in PACKED or not candidate.kernel.startswith("packed_")]
+    return [(name, capability, candidate.kernel, candidate.config) for candidate in shown]
 
 
 def compile_row(key: Key) -> dict[str, Any]:
@@ -53,59 +58,47 @@ def compile_row(key: Key) -> dict[str, Any]:
 
 
 def load() -> dict[Key, dict[str, Any]]:
-    table = json.loads(PATH.read_text())["rows"]
-    return {
-        (name, int(capability), kernel, config): row
-        for name, capabilities in table.items()
-        for capability, kernels in capabilities.items()
-        for kernel, configs in kernels.items()
-        for config, row in configs.items()
-    }
+    table: dict[Key, dict[str, Any]] = {}
+    for words, row in json.loads(PATH.read_text())["rows"].items():
+        name, capability, kernel, config = words.split()
+        table[name, int(capability), kernel, config] = row
+    return table
 
 
 def save(rows: dict[Key, dict[str, Any]]) -> None:
-    table: dict[str, Any] = {}
-    for (name, capability, kernel, config), row in sorted(rows.items()):
-        table.setdefault(name, {}).setdefault(str(capability), {}).setdefault(kernel, {})[config] = row
-    text = json.dumps({"triton": triton.__version__, "rows": table}, indent=1)
-    PATH.write_text(_one_line_a_launch(text) + "\n")
-
-
-def _one_line_a_launch(text: str) -> str:
-    """Joins the lines of the innermost objects, so that a changed number is a changed line."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        joins = lines and (lines[-1].endswith(",") or lines[-1].endswith("{")) and '"registers"' in lines[-1] + line
-        if joins or (lines and '"registers"' in lines[-1] and not lines[-1].rstrip(",").endswith("}")):
-            lines[-1] += (" " if not lines[-1].endswith("{") else "") + line.strip()
-        else:
-            lines.append(line)
-    return "\n".join(lines)
+    """One line a row, so that a changed number is a changed line."""
+    lines = [f"{json.dumps(' '.join(map(str, key)))}: {json.dumps(row)}" for key, row in sorted(rows.items())]
+    text = ",\n".join(lines)
+    PATH.write_text(f'{{"triton": "{triton.__version__}", "rows": {{\n{text}\n}}}}\n')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile")
-    parser.add_argument("--only", nargs="*", default=None, help="problems to compile again; the others keep their rows")
+    parser.add_argument("--only", nargs="*", default=list(PROBLEMS), help="problems to compile; others keep their rows")
+    parser.add_argument("--missing", action="store_true", help="compile only rows that the table has not")
     parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = arguments.only or list(PROBLEMS)
-    kept = {key: row for key, row in load().items() if key[0] not in names} if arguments.only else {}
-    keys = [key for name in names for capability in TARGETS for key in rows_of(name, capability)]
+    table = load()
+    wanted = {key for name in PROBLEMS for capability in TARGETS for key in rows_of(name, capability)}
+    keys = sorted(key for key in wanted if key[0] in arguments.only and not (arguments.missing and key in table))
+    rows = {key: row for key, row in table.items() if key in wanted}
+    different = []
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs) as pool:
-        made = dict(zip(keys, pool.map(compile_row, keys, chunksize=4), strict=True))
+        for key, row in zip(keys, pool.map(compile_row, keys), strict=True):
+            if any(kernel["local_bytes"] for kernel in row.values()):
+                print("local memory:", *key, flush=True)
+            if arguments.check and row != table.get(key):
+                different.append(key)
+                print("different:", *key, table.get(key), row, sep="\n  ", flush=True)
+            rows[key] = row
+            if not arguments.check and len(rows) % 20 == 0:
+                save(rows)  # so that an interrupted run can go on with --missing
     if arguments.check:
-        old = load()
-        different = [key for key in made if made[key] != old.get(key)]
-        for key in different:
-            print("different:", *key, old.get(key), made[key], sep="\n  ")
-        sys.exit(f"{len(different)} of {len(made)} rows differ" if different else 0)
-    save(kept | made)
-    spilled = [key for key, row in made.items() if any(kernel["local_bytes"] for kernel in row.values())]
-    print(f"{len(made)} rows, {len(spilled)} with local memory")
-    for key in spilled:
-        print("local memory:", *key)
+        sys.exit(f"{len(different)} of {len(keys)} rows differ" if different else 0)
+    save(rows)
+    print(f"{len(keys)} rows compiled, {len(rows)} in the table")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fastconv.backends.triton.backend import _families
 from fastconv.backends.triton.plan import TritonPlan, operands_of
 from fastconv.plan import Candidate
 from fastconv.problem import ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem, Target
@@ -15,10 +14,6 @@ from fastconv.shapes import conv_output_sizes, dense_strides, pool_output_sizes
 from tests.support.references import ACTIVATIONS
 
 CPU = Target("cpu", 80, 108, "test")
-
-
-def families() -> dict[str, Any]:
-    return _families()
 
 
 def plan_of(problem: Problem, family: Any, config: Any) -> TritonPlan:

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from fastconv.backends.triton import backend
+from fastconv.backends.triton.backend import families
 from fastconv.backends.triton.family import ceil_div
 from fastconv.backends.triton.hints import OperandHints, alignment, magic_division
 from fastconv.problem import Operand, Target
 from tests.triton.oracle import (
     conv_problem,
     expected_conv,
-    families,
     inputs_of,
     plan_of,
     pool_problem,
@@ -59,6 +59,20 @@ def test_tiles_that_do_not_fit_a_smaller_gpu_are_rejected_there():
     fits = {(c.kernel, c.config) for c in backend.candidates(made) if c.legal}
     too_large = [config for config in fits if "shared memory" in rejected[config]]
     assert too_large, "a 227 KB tile cannot run with 99 KB"
+
+
+def test_gpus_and_types_without_kernels_are_named_in_the_reason():
+    old = dataclasses.replace(SMALL, target=Target("cuda", 75, 40))
+    assert {c.reason for c in backend.candidates(old)} == {"needs compute capability 8.0, this GPU has 7.5"}
+    whole_numbers = dataclasses.replace(SMALL, dtype=torch.int32)
+    assert {c.reason for c in backend.candidates(whole_numbers)} == {"no kernels for torch.int32"}
+
+
+@pytest.mark.parametrize("name", ["fprop_3x3", "dgrad_3x3", "wgrad_depthwise", "channel_sum", "pool_forward_3x3"])
+def test_a_plain_cpu_has_candidates_too(name):
+    """Without a GPU to play there are no multiprocessors to divide by."""
+    made = dataclasses.replace(problem(name, 80), target=Target("cpu", 0, 0, "cpu"))
+    assert any(candidate.legal for candidate in backend.candidates(made))
 
 
 def test_mostly_empty_tiles_are_rejected_and_the_best_one_is_not():

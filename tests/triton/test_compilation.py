@@ -16,10 +16,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from fastconv.backends.triton import backend
+from fastconv.backends.triton.backend import families
 from fastconv.backends.triton.compilation import source_of
 from fastconv.backends.triton.target import architecture
 from tests.triton.compilation_table import PATH, compile_row, load, rows_of
-from tests.triton.oracle import conv_problem, families, inputs_of, plan_of
+from tests.triton.oracle import conv_problem, inputs_of, plan_of
 from tests.triton.problems import PROBLEMS, TARGETS, problem
 
 TABLE = load()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastconv.backends.triton.backend import families
 from tests.triton.oracle import (
     conv_problem,
     expected_conv,
-    families,
     inputs_of,
     plan_of,
     pool_problem,

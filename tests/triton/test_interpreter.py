@@ -13,11 +13,12 @@ import triton
 import triton.language as tl
 from triton.runtime import interpreter
 
+from fastconv.backends.triton.backend import families
 from fastconv.backends.triton.compilation import compile_launch
 from fastconv.backends.triton.numerics import activate, dot, narrow, raised, sum_over
 from fastconv.backends.triton.runtime import Launch, index_overflow_checks, kernel
 from tests.support.references import ACTIVATIONS
-from tests.triton.oracle import conv_problem, expected_conv, families, inputs_of, plan_of, run
+from tests.triton.oracle import conv_problem, expected_conv, inputs_of, plan_of, run
 
 TYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32, torch.float64: tl.float64}
 

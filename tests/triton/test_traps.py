@@ -13,8 +13,9 @@ from triton.runtime import interpreter
 
 import fastconv
 from fastconv.backends import triton as package
+from fastconv.backends.triton.backend import families
 from fastconv.backends.triton.gemm import TileConfig
-from tests.triton.oracle import conv_problem, expected_conv, families, inputs_of, plan_of, pool_problem, run
+from tests.triton.oracle import conv_problem, expected_conv, inputs_of, plan_of, pool_problem, run
 
 SOURCES = sorted(Path(package.__file__).parent.glob("*.py"))
 

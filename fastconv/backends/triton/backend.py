@@ -23,6 +23,8 @@ _MODULES = (
     "channel_sum",
     "max_pool",
 )
+#: Compute capability, times ten, of the first GPUs with bfloat16 and asynchronous copies.
+_OLDEST = 80
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -44,7 +46,7 @@ class TritonBackend:
         """Every configuration of every family that computes the problem's op, best first, the rejected ones last."""
         found = [
             self._candidate(problem, family, config)
-            for family in _families().values()
+            for family in families().values()
             if problem.op in family.ops
             for config in family.configs(problem)
         ]
@@ -54,7 +56,7 @@ class TritonBackend:
         """The candidate, ready to run. ValueError where it is not legal for the problem."""
         from fastconv.backends.triton.plan import TritonPlan
 
-        family = _families().get(candidate.kernel)
+        family = families().get(candidate.kernel)
         if family is None or problem.op not in family.ops:
             raise ValueError(f"Triton kernel {candidate.kernel!r} does not compute {problem.op}")
         config = next((config for config in family.configs(problem) if str(config) == candidate.config), None)
@@ -67,9 +69,18 @@ class TritonBackend:
         return TritonPlan(problem, known, family, config)
 
     def _candidate(self, problem: Problem, family: Any, config: Any) -> Candidate:
-        reason = f"no kernels for {problem.dtype}" if problem.dtype not in _TYPES else family.rejection(problem, config)
+        reason = _unsupported(problem) or family.rejection(problem, config)
         costs = family.estimate(problem, config)
         return Candidate(self.name, family.name, str(config), reason, costs.seconds, costs.details())
+
+
+def _unsupported(problem: Problem) -> str:
+    """Why no kernel can run the problem; empty where some can."""
+    if problem.dtype not in _TYPES:
+        return f"no kernels for {problem.dtype}"
+    if problem.target.device_type == "cuda" and problem.target.capability < _OLDEST:
+        return f"needs compute capability {_OLDEST / 10}, this GPU has {problem.target.capability / 10}"
+    return ""
 
 
 @functools.cache
@@ -82,7 +93,7 @@ def _missing_triton() -> str:
 
 
 @functools.cache
-def _families() -> dict[str, Any]:
+def families() -> dict[str, Any]:
     """Kernel name -> family. Imports Triton."""
     missing = _missing_triton()
     if missing:

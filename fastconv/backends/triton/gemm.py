@@ -42,7 +42,8 @@ class TileConfig:
         """Registers enough for the accumulators and the loads in flight, few enough for two to four blocks of four warps."""
         registers = 128
         if self.accumulators() > 16:
-            registers = 168 if self.accumulators() <= 32 and self.num_warps <= 4 else 255
+            small = self.accumulators() <= 32 and self.block_k <= 32 and self.num_warps <= 4
+            registers = 168 if small else 255
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "max_registers": registers}
 
     def finishes_by_halves(self) -> bool:
@@ -148,6 +149,8 @@ def _registers(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> in
         total += loads * cost * (1.5 if problem.index_bits == 64 else 1)
     if problem.activation in _COSTLY_ACTIVATIONS:
         total += 8
+    if problem.conv_pass == "dgrad" and problem.stride != (1, 1):
+        total += 8  # the bounds and first taps of the phase
     return int(total)
 
 
