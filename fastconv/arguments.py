@@ -234,7 +234,8 @@ def not_negative_pair(function: str, name: str, value: IntOrPair) -> Pair:
 
 
 def check_has_pixels(function: str, input: Tensor) -> None:
-    if input.shape[2] < 1 or input.shape[3] < 1:
+    batch, channels, height, width = input.shape
+    if (height == 0 or width == 0) and batch != 0 and channels != 0:
         raise RuntimeError(
             f"{function}(): Only zero batch or zero channel inputs are supported, but got input shape: {list(input.shape)}; "
             "height and width must be 1 or more"
@@ -253,12 +254,6 @@ def check_kernel_fits(
         raise RuntimeError(
             f"{function}(): Calculated padded input size per channel: ({height} x {width}). Kernel size: ({rows} x {columns}), "
             f"of weight {list(weight.shape)} with dilation {dilation}. Kernel size can't be greater than actual input size"
-        )
-    batch, channels, height, width = input.shape
-    if (height == 0 or width == 0) and batch != 0 and channels != 0:
-        raise RuntimeError(
-            f"{function}(): Only zero batch or zero channel inputs are supported, but got input shape: {list(input.shape)}; "
-            "height and width must be positive"
         )
 
 

@@ -6,6 +6,8 @@ Every function is differentiable any number of times, in reverse and forward mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -76,7 +78,9 @@ def conv2d(
     arguments.check_bias(name, bias, weight.shape[0], weight)
     arguments.check_kernel_fits(name, x, weight, pads, dilation)
     if zero_channels:
-        y = _of_zero_channels(x, weight, stride, pads, dilation)
+        # PyTorch's answer to an input without channels is an output without channels.
+        batch, _, height, width = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
+        y = _of_nothing(x, weight, (batch, 0, height, width))
         return y if input.dim() == 4 else y.squeeze(0)
     if padding_mode != "zeros":
         top, bottom, left, right = pads
@@ -145,6 +149,8 @@ def conv_transpose2d(
     arguments.check_bias(name, bias, channels, weight)
     height, width = arguments.transposed_output_size(name, x, weight, stride, padding, output_padding, dilation)
     size = (x.shape[0], channels, height, width)
+    if x.shape[2] == 0 or x.shape[3] == 0:
+        return _of_nothing(x, weight, size)  # an empty batch of images without pixels
     pads = (padding[0], padding[0], padding[1], padding[1])
     fused, after = _split_activation(chosen_activation, x, weight, bias)
     y = library.conv2d_dgrad(x, weight, bias, size, stride, pads, dilation, groups, fused, chosen_backend)
@@ -225,7 +231,6 @@ def _has_zero_channels(x: Tensor, weight: Tensor) -> bool:
     return x.shape[1] == 0 and weight.dim() == 4 and weight.shape[1] == 0
 
 
-def _of_zero_channels(x: Tensor, weight: Tensor, stride, pads, dilation) -> Tensor:
-    """PyTorch's answer to an input without channels: an output without channels, connected to the graph."""
-    batch, _, height, width = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
-    return (x.sum() + weight.sum()).expand(batch, 0, height, width).contiguous()
+def _of_nothing(x: Tensor, weight: Tensor, sizes: Sequence[int]) -> Tensor:
+    """An output without elements, of an input without elements, connected to the graph."""
+    return (x.sum() + weight.sum()).expand(sizes).contiguous()
