@@ -150,7 +150,7 @@ def _registers(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> in
     if problem.activation in _COSTLY_ACTIVATIONS:
         total += 8
     if problem.conv_pass == "dgrad" and problem.stride != (1, 1):
-        total += 8  # the bounds and first taps of the phase
+        total += 16  # the bounds and first taps of the phase
     return int(total)
 
 
