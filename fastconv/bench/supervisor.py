@@ -168,7 +168,7 @@ def _patience(job: Job, at: str) -> float:
     patience = job.patience[kind]
     if job.deadline < float("inf"):
         # A row that is under way when time is up may end; it is not waited for much longer.
-        patience = min(patience, max(15.0, job.deadline + 15.0 - time.time()))
+        patience = min(patience, max(5.0, job.deadline + 5.0 - time.time()))
     return patience
 
 
