@@ -61,7 +61,7 @@ std::string text_of(int signal, uintptr_t address, uintptr_t stack) {
   return text;
 }
 
-void handle(int signal, siginfo_t* info, void* context) {
+[[maybe_unused]] void handle(int signal, siginfo_t* info, void* context) {
   const Registers registers = registers_of(context);
   RegionHeader* region = region_of(registers.stack);
   if (region != nullptr && region->scheduler.running()) {

@@ -6,6 +6,13 @@
 
 namespace fastconv::emulator {
 
+// Keeps calls in the two branches of an `if` apart, so that each has its own line. GCC does so by itself.
+#if defined(__clang__)
+#define FASTCONV_OWN_CALL __attribute__((nomerge))
+#else
+#define FASTCONV_OWN_CALL
+#endif
+
 // An operation that the lanes of a warp do together. Each lane arrives with a pointer to its registers (any struct on
 // its stack) and is suspended; the last one to arrive calls `complete` with all the pointers, then every lane goes on.
 struct WarpOperation {
@@ -14,12 +21,12 @@ struct WarpOperation {
   void (*complete)(void* const* deposits, uint32_t arrived);
 };
 
-void meet_lanes(uint32_t mask, const WarpOperation& operation, void* deposit);
+FASTCONV_OWN_CALL void meet_lanes(uint32_t mask, const WarpOperation& operation, void* deposit);
 
 // Barriers 0..15 of the block. count 0 means every thread that has not exited. Returns how many of the threads that
 // waited brought a true predicate.
-int barrier_sync(int barrier, int count, bool predicate);
-void barrier_arrive(int barrier, int count);
+FASTCONV_OWN_CALL int barrier_sync(int barrier, int count, bool predicate);
+FASTCONV_OWN_CALL void barrier_arrive(int barrier, int count);
 
 // Lets other threads run; for loops that poll.
 void yield_thread();

@@ -56,5 +56,9 @@ static void bind(pybind11::module_& module) {
 }
 
 // The same object serves both builds, and Python tells modules apart by name.
-PYBIND11_MODULE(probes_fast, module) { bind(module); }
-PYBIND11_MODULE(probes_checked, module) { bind(module); }
+PYBIND11_MODULE(probes_fast, module) {
+  bind(module);
+}
+PYBIND11_MODULE(probes_checked, module) {
+  bind(module);
+}
