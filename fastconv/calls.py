@@ -52,7 +52,7 @@ def conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activa
     key = (
         "fprop", x.shape, x.stride(), w.shape, w.stride(), x.dtype, bias is None,
         None if residual is None else (residual.shape, residual.stride()),
-        *stride, *padding, *dilation, groups, activation, backend, tf32, surroundings(x.device, backend),
+        tuple(stride), tuple(padding), tuple(dilation), groups, activation, backend, tf32, surroundings(x.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -81,8 +81,8 @@ def conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, act
     _check_bias("conv2d_dgrad", bias, input_size[1])
     tf32 = allow_tf32(dy.device.type, dy.dtype)
     key = (
-        "dgrad", dy.shape, dy.stride(), w.shape, w.stride(), dy.dtype, bias is None, *input_size,
-        *stride, *padding, *dilation, groups, activation, backend, tf32, surroundings(dy.device, backend),
+        "dgrad", dy.shape, dy.stride(), w.shape, w.stride(), dy.dtype, bias is None, tuple(input_size),
+        tuple(stride), tuple(padding), tuple(dilation), groups, activation, backend, tf32, surroundings(dy.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -112,8 +112,8 @@ def conv2d_wgrad(
     _check_alike("conv2d_wgrad", dy, x)
     tf32 = allow_tf32(dy.device.type, dy.dtype)
     key = (
-        "wgrad", dy.shape, dy.stride(), x.shape, x.stride(), dy.dtype, bias_gradient, *weight_size,
-        *stride, *padding, *dilation, groups, backend, tf32, surroundings(dy.device, backend),
+        "wgrad", dy.shape, dy.stride(), x.shape, x.stride(), dy.dtype, bias_gradient, tuple(weight_size),
+        tuple(stride), tuple(padding), tuple(dilation), groups, backend, tf32, surroundings(dy.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -146,7 +146,7 @@ def channel_sum(x, backend) -> Tensor:
 def max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend) -> tuple[Tensor, Tensor]:
     key = (
         "pool_forward", x.shape, x.stride(), x.dtype,
-        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(x.device, backend),
+        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend, surroundings(x.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -168,8 +168,8 @@ def max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend)
 def max_pool2d_backward(dy, offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
     _check_offsets("max_pool2d_backward", offsets, kernel, dy)
     key = (
-        "pool_backward", dy.shape, dy.stride(), dy.dtype, offsets.shape, offsets.stride(), *input_size,
-        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(dy.device, backend),
+        "pool_backward", dy.shape, dy.stride(), dy.dtype, offsets.shape, offsets.stride(), tuple(input_size),
+        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend, surroundings(dy.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -194,7 +194,7 @@ def max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode, 
     _check_offsets("max_pool2d_gather", offsets, kernel, x)
     key = (
         "pool_gather", x.shape, x.stride(), x.dtype, offsets.shape, offsets.stride(),
-        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(x.device, backend),
+        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend, surroundings(x.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -217,8 +217,9 @@ def max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode, 
 def max_pool2d_indices(offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
     _check_offsets("max_pool2d_indices", offsets, kernel)
     key = (
-        "pool_indices", offsets.shape, offsets.stride(), *input_size,
-        *kernel, *stride, *padding, *dilation, ceil_mode, backend, surroundings(offsets.device, backend),
+        "pool_indices", offsets.shape, offsets.stride(), tuple(input_size),
+        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend,
+        surroundings(offsets.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:

@@ -146,6 +146,8 @@ def candidates(problem: Problem, backend: str = "auto") -> list[Candidate]:
 
 
 def _order(problem: Problem, backend: str) -> tuple[str, ...]:
+    if backend not in BACKENDS:
+        raise RuntimeError(f"backend is {backend!r}, but must be one of {', '.join(map(repr, BACKENDS))}")
     if backend != "auto":
         return (backend,)
     order = AUTO_ORDER[problem.target.device_type]

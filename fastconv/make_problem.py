@@ -20,6 +20,7 @@ from fastconv.shapes import (
     pool_output_sizes,
     suggests_channels_last,
 )
+from fastconv.validity import check_numbers, check_ranks
 
 IndexBits = Literal[32, 64]
 
@@ -94,6 +95,10 @@ def make_conv_problem(
     deterministic: bool = True,
 ) -> ConvProblem:
     """The problem of a pass. What the pass writes is left out (fprop's y) or given by its sizes (dgrad's x, wgrad's w)."""
+    op = f"conv2d_{conv_pass}"
+    check_ranks(op, x=x, w=w, y=y, residual=residual)
+    check_numbers(op, 2, 1, stride=stride, dilation=dilation)
+    check_numbers(op, 4, 0, padding=padding)
     if conv_pass == "fprop":
         y = _output_like(conv_output_sizes(x.sizes, w.sizes, stride, padding, dilation), x, w)
     elif conv_pass == "dgrad":
@@ -138,6 +143,10 @@ def make_pool_problem(
     ceil_mode: bool,
 ) -> PoolProblem:
     """The problem of a pass. x is given by its sizes where the pass does not read it; what it writes is left out."""
+    op = f"max_pool2d_{pool_pass}"
+    check_ranks(op, x=x, y=y, offsets=offsets)
+    check_numbers(op, 2, 1, kernel=kernel, stride=stride, dilation=dilation)
+    check_numbers(op, 2, 0, padding=padding)
     if pool_pass == "forward":
         y = offsets = _output_like(pool_output_sizes(x.sizes, kernel, stride, padding, dilation, ceil_mode), x)
     elif pool_pass == "gather" or pool_pass == "indices":
@@ -166,4 +175,5 @@ def make_pool_problem(
 
 
 def make_channel_sum_problem(dtype: torch.dtype, target: Target, x: Operand) -> ChannelSumProblem:
+    check_ranks("channel_sum", x=x)
     return ChannelSumProblem(dtype=dtype, x=x, target=target, index_bits=index_bits(x))

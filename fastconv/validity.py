@@ -9,42 +9,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fastconv.problem import ACTIVATIONS, ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ACTIVATIONS, ConvProblem, Operand, PoolProblem, Problem
 from fastconv.shapes import pool_output_size
 
 
 def validate(problem: Problem) -> None:
-    """RuntimeError with the name and value of the part that does not fit."""
+    """RuntimeError with the name and value of the part that does not fit. make_problem has checked ranks and ranges."""
     if isinstance(problem, ConvProblem):
         _validate_convolution(problem)
     elif isinstance(problem, PoolProblem):
         _validate_pool(problem)
-    else:
-        _validate_channel_sum(problem)
+
+
+def check_ranks(op: str, **operands: Operand | Sequence[int] | None) -> None:
+    """Four sizes each; before anything is computed from them."""
+    for name, operand in operands.items():
+        sizes = operand.sizes if isinstance(operand, Operand) else operand
+        if sizes is not None and len(sizes) != 4:
+            _refuse(op, f"sizes of {name}", list(sizes), "four of them")
+
+
+def check_numbers(op: str, count: int, least: int, **numbers: Sequence[int]) -> None:
+    """So many numbers each, none below the least; before anything is divided by them."""
+    for name, values in numbers.items():
+        if len(values) != count or min(values) < least:
+            _refuse(op, name, list(values), f"{count} numbers of {least} or more")
+
+
+def _refuse(op: str, name: str, value: object, accepted: str) -> NoReturn:
+    raise RuntimeError(f"fastconv::{op}: {name} is {value}, but must be {accepted}")
 
 
 def _reject(problem: Problem, name: str, value: object, accepted: str) -> NoReturn:
-    raise RuntimeError(f"fastconv::{problem.op}: {name} is {value}, but must be {accepted}")
-
-
-def _check_ranks(problem: Problem, **operands: Operand | None) -> None:
-    for name, operand in operands.items():
-        if operand is not None and len(operand.sizes) != 4:
-            _reject(problem, f"sizes of {name}", list(operand.sizes), "four of them")
-
-
-def _check_numbers(problem: Problem, least: int, **numbers: Sequence[int]) -> None:
-    for name, values in numbers.items():
-        wanted = 4 if name == "padding" and isinstance(problem, ConvProblem) else 2
-        if len(values) != wanted or min(values) < least:
-            _reject(problem, name, list(values), f"{wanted} numbers of {least} or more")
+    _refuse(problem.op, name, value, accepted)
 
 
 def _validate_convolution(problem: ConvProblem) -> None:
     x, w, y, groups = problem.x, problem.w, problem.y, problem.groups
-    _check_ranks(problem, x=x, w=w, y=y, residual=problem.residual)
-    _check_numbers(problem, 1, stride=problem.stride, dilation=problem.dilation)
-    _check_numbers(problem, 0, padding=problem.padding)
     if groups < 1 or w.sizes[0] % groups != 0:
         _reject(problem, "groups", groups, f"1 or more and a divisor of the {w.sizes[0]} filters of w")
     if x.sizes[1] != w.sizes[1] * groups:
@@ -77,9 +78,6 @@ def _validate_convolution(problem: ConvProblem) -> None:
 
 def _validate_pool(problem: PoolProblem) -> None:
     x, y, offsets = problem.x, problem.y, problem.offsets
-    _check_ranks(problem, x=x, y=y, offsets=offsets)
-    _check_numbers(problem, 1, kernel=problem.kernel, stride=problem.stride, dilation=problem.dilation)
-    _check_numbers(problem, 0, padding=problem.padding)
     if any(2 * pad > taps for pad, taps in zip(problem.padding, problem.kernel, strict=True)):
         _reject(problem, "padding", problem.padding, f"at most half of kernel {problem.kernel}")
     if offsets.sizes != y.sizes:
@@ -92,7 +90,3 @@ def _validate_pool(problem: PoolProblem) -> None:
         if y.sizes[2 + axis] not in accepted or y.sizes[2 + axis] < 1:
             words = " or ".join(str(size) for size in sorted(accepted))
             _reject(problem, f"{name} of y", y.sizes[2 + axis], f"{words} for x of {list(x.sizes)}, and 1 or more")
-
-
-def _validate_channel_sum(problem: ChannelSumProblem) -> None:
-    _check_ranks(problem, x=problem.x)

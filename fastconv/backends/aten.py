@@ -112,7 +112,7 @@ def _fprop(problem: ConvProblem) -> Callable[..., Tensor]:
         else:
             if padding.explicit is not None:
                 x = F.pad(x, padding.explicit)
-            y = aten.convolution(x, w, bias, stride, padding.symmetric, dilation, False, [0, 0], problem.groups)
+            y = torch.convolution(x, w, bias, stride, padding.symmetric, dilation, False, [0, 0], problem.groups)
         if residual is not None:
             y = y + residual
         return _with_strides(activate(y), problem.y)
@@ -141,7 +141,7 @@ def _dgrad(problem: ConvProblem) -> Callable[..., Tensor]:
         if empty:
             x = _empty(problem.x, dy).zero_()
         else:
-            x = aten.convolution(dy, w, None, stride, padding.symmetric, dilation, True, left_over, problem.groups)
+            x = torch.convolution(dy, w, None, stride, padding.symmetric, dilation, True, left_over, problem.groups)
             if padding.explicit is not None:
                 x = F.pad(x, [-width for width in padding.explicit])
         if bias is not None:
@@ -164,7 +164,7 @@ def _wgrad(problem: ConvProblem) -> Callable[..., tuple[Tensor, Tensor]]:
             return weight.zero_(), db
         if padding.explicit is not None:
             x = F.pad(x, padding.explicit)
-        _, dw, db = aten.convolution_backward(
+        _, dw, db = aten.convolution_backward.default(
             dy,
             x,
             weight,  # its sizes are read, its values are not
@@ -233,7 +233,7 @@ def _pool_forward(problem: PoolProblem) -> Callable[..., tuple[Tensor, Tensor]]:
         if 0 in problem.y.sizes:
             offsets = x.new_empty_strided(problem.offsets.sizes, problem.offsets.strides, dtype=problem.offsets_dtype)
             return _empty(problem.y, x), offsets
-        y, indices = aten.max_pool2d_with_indices(x, *arguments)
+        y, indices = aten.max_pool2d_with_indices.default(x, *arguments)
         offsets = _offsets_from_indices(problem, indices)
         return _with_strides(y, problem.y), _with_strides(offsets, problem.offsets)
 
@@ -248,7 +248,7 @@ def _pool_backward(problem: PoolProblem) -> Callable[..., Tensor]:
         if 0 in problem.y.sizes:
             return x.zero_()
         indices = _indices_from_offsets(problem, offsets)
-        return _with_strides(aten.max_pool2d_with_indices_backward(dy, x, *arguments, indices), problem.x)
+        return _with_strides(aten.max_pool2d_with_indices_backward.default(dy, x, *arguments, indices), problem.x)
 
     return run
 
