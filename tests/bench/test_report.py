@@ -81,6 +81,17 @@ def test_a_prediction_is_called_one_in_every_output(predictions, tmp_path):
         assert "redicted" in drawing.caption
 
 
+def test_bars_stand_in_the_networks_order_whatever_ran_first(tmp_path):
+    from fastconv.bench.report.figures import draw_all
+
+    rows = [predicted(one, "fastconv-cuda", 2e-5) for one in reversed(cases(suites=["resnet50"]))]
+    results = load(write(tmp_path / "results.jsonl", rows, predicted_gpu="H200"))
+    (axes,) = draw_all(results)["predicted-resnet50-bfloat16-channels_last"].figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0].startswith("conv1 ")
+    assert [label.split()[-1] for label in labels[:4]] == ["fwd", "dgrad", "wgrad", "fwd+bwd"]
+
+
 def test_a_predicted_row_holds_no_measured_time(predictions):
     for row in predictions.rows:
         assert row.cold is None is row.warm

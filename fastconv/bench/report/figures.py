@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from fastconv.bench.hardware import GPUS, Ceilings
 from fastconv.bench.report.tables import group_means, headline_contestant, is_predicted, ours, predicted_share
 from fastconv.bench.results import Results, Row
-from fastconv.bench.suite import FAMILIES
+from fastconv.bench.suite import FAMILIES, load_suite, suite_names
 
 # Okabe and Ito's palette, which people with the usual colour blindnesses tell apart; each family has a marker too.
 COLOURS = dict(
@@ -184,6 +184,7 @@ def _bars_by_suite(rows: Sequence[Row], who: str, *, predicted: bool, gpu: str) 
     drawings = {}
     draw = _share_bars if predicted else _ratio_bars
     for (suite, precision, layout), group in sorted(groups.items()):
+        group.sort(key=_place)
         pages = math.ceil(len(group) / MOST_BARS)
         for number in range(pages):
             part = group[number * MOST_BARS : (number + 1) * MOST_BARS]
@@ -193,6 +194,12 @@ def _bars_by_suite(rows: Sequence[Row], who: str, *, predicted: bool, gpu: str) 
             page = f", page {number + 1} of {pages}" if pages > 1 else ""
             drawings[name] = draw(part, f"{suite}, {precision}, {layout}{page}", who, gpu)
     return drawings
+
+
+def _place(row: Row) -> tuple[int, int]:
+    """A row's place in its network, whatever came first in the run."""
+    names = [layer.name for layer in load_suite(row.suite).layers] if row.suite in suite_names() else []
+    return names.index(row.layer) if row.layer in names else len(names), list(PASS_COLOURS).index(row.direction)
 
 
 def _bar_axes(rows: Sequence[Row]):
