@@ -42,8 +42,10 @@ def uses_tensor_cores(name: str) -> bool:
 
 @pytest.mark.parametrize("capability", TARGETS)
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_table_has_every_shipped_configuration_and_no_other(name, capability):
-    assert {key for key in TABLE if key[:2] == (name, capability)} == set(rows_of(name, capability))
+def test_the_table_has_the_best_configuration_and_none_that_does_not_ship(name, capability):
+    shipped = rows_of(name, capability)
+    assert shipped[0] in TABLE
+    assert {key for key in TABLE if key[:2] == (name, capability)} <= set(shipped)
 
 
 def test_no_shipped_configuration_uses_local_memory():

@@ -148,7 +148,7 @@ def _registers(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> in
         cost = vector_cost if vector > 1 else _ELEMENT_REGISTERS[itemsize]
         total += loads * cost * (1.5 if problem.index_bits == 64 else 1)
     if problem.activation in _COSTLY_ACTIVATIONS:
-        total += 8
+        total += 24 if problem.target.capability >= 100 else 8  # there the accumulators come back from tensor memory
     if problem.conv_pass == "dgrad" and problem.stride != (1, 1):
         total += 16  # the bounds and first taps of the phase
     return int(total)
