@@ -2,8 +2,8 @@
 
     python -m tests.triton.compilation_table [--jobs 2] [--only fprop_3x3 ...] [--best] [--missing | --check]
 
-All of it takes an hour on two cores. One row is a problem, a capability, a kernel and a configuration. Numbers change with Triton's
-version, which is in the file.
+All of it takes an hour on two cores. One row is a problem, a capability, a kernel and a configuration. Numbers change with
+Triton's version, which is in the file.
 """
 
 from __future__ import annotations
