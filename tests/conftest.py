@@ -56,10 +56,9 @@ def seed(request: pytest.FixtureRequest) -> int:
     return zlib.crc32(f"{request.config.getoption('--seed')} {request.node.nodeid}".encode())
 
 
-@pytest.fixture(autouse=True)
-def cudnn_flags_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's own test utilities, once imported, forbid it to the whole process; the benchmark harness sets them."""
-    monkeypatch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
+def pytest_collection_finish() -> None:
+    """PyTorch's own test utilities, once imported, forbid cudnn's flags to the whole process; the harness sets them."""
+    setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
 
 
 @pytest.fixture(autouse=True)
