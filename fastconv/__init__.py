@@ -9,13 +9,15 @@ from fastconv import autograd, dispatch, functional, nn
 from fastconv._version import __version__
 from fastconv.convert import convert, revert
 from fastconv.explain import explain
-from fastconv.functional import conv2d, conv_transpose2d, max_pool2d
+from fastconv.functional import conv2d, conv2d_global_max, conv2d_max_pool2d, conv_transpose2d, max_pool2d
 from fastconv.intercept import intercept
 
 __all__ = [
     "__version__",
     "autograd",
     "conv2d",
+    "conv2d_global_max",
+    "conv2d_max_pool2d",
     "conv_transpose2d",
     "convert",
     "dispatch",

@@ -14,7 +14,7 @@ from typing import Any
 from fastconv import backends
 from fastconv.bench.hardware import Gpu, gpu_like, occupancy
 from fastconv.plan import Candidate
-from fastconv.problem import ConvProblem, Operand, PoolProblem, Problem, Target
+from fastconv.problem import ConvProblem, FusedProblem, Operand, PoolProblem, Problem, Target, changed
 from fastconv.tuning import choice
 from fastconv.tuning.keys import candidate_key, problem_key
 from fastconv.tuning.model import aten_seconds
@@ -59,7 +59,7 @@ def gpu_of(target: Target) -> Gpu:
 
 def on_gpu(problem: Problem, gpu: Gpu) -> Problem:
     """The same problem on CUDA tensors of a named GPU."""
-    return dataclasses.replace(problem, target=Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name))
+    return changed(problem, target=Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name))
 
 
 def candidates_on(problem: Problem) -> list[Candidate]:
@@ -71,7 +71,7 @@ def candidates_on(problem: Problem) -> list[Candidate]:
     for name in backends.NAMES:
         asked = problem
         if name == "cuda" and problem.target.device_type == "cuda" and backends.unavailable(name, "cuda"):
-            asked = dataclasses.replace(problem, target=dataclasses.replace(problem.target, device_type="cpu"))
+            asked = changed(problem, target=dataclasses.replace(problem.target, device_type="cpu"))
         try:
             found += backends.get(name).candidates(asked)
         except (backends.BackendUnavailableError, ImportError) as error:
@@ -127,7 +127,7 @@ def measured(problem: Problem) -> Mapping[str, float]:
 
 
 def precision_of(problem: Problem) -> str:
-    if isinstance(problem, ConvProblem) and problem.allow_tf32:
+    if isinstance(problem, ConvProblem | FusedProblem) and problem.allow_tf32:
         return "tf32"
     return str(problem.dtype).removeprefix("torch.")
 

@@ -233,6 +233,15 @@ def not_negative_pair(function: str, name: str, value: IntOrPair) -> Pair:
     return numbers
 
 
+def check_has_channels(function: str, input: Tensor) -> None:
+    """A pool over a map without channels is an error for PyTorch, though such a convolution is not."""
+    if input.shape[1] < 1:
+        raise RuntimeError(
+            f"{function}(): Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but got: "
+            f"{list(input.shape)}, which has no channels"
+        )
+
+
 def check_has_pixels(function: str, input: Tensor) -> None:
     batch, channels, height, width = input.shape
     if (height == 0 or width == 0) and batch != 0 and channels != 0:
@@ -299,14 +308,14 @@ def check_residual(function: str, residual: Tensor, sizes: Sequence[int]) -> Non
 
 def check_pool(
     function: str,
-    input: Tensor,
+    sizes: Sequence[int],
     kernel: Pair,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
     ceil_mode: bool,
 ) -> None:
-    """The input has its batch dimension already."""
+    """`sizes` are those of the input, [N, C, H, W]."""
     if padding[0] < 0 or padding[1] < 0:
         raise RuntimeError(f"{function}(): padding is {padding}; pad must be non-negative")
     if any(2 * padding[axis] > kernel[axis] for axis in (0, 1)):
@@ -314,17 +323,17 @@ def check_pool(
             f"{function}(): padding is {padding}; pad should be at most half of effective kernel size, and at most half of "
             f"kernel_size {kernel} with any dilation"
         )
-    if input.shape[1] < 1 or input.shape[2] < 1 or input.shape[3] < 1:
+    if sizes[1] < 1 or sizes[2] < 1 or sizes[3] < 1:
         raise RuntimeError(
             f"{function}(): Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but got: "
-            f"{list(input.shape)}"
+            f"{list(sizes)}"
         )
     outputs = tuple(
-        pool_output_size(input.shape[2 + axis], padding[axis], kernel[axis], stride[axis], dilation[axis], ceil_mode)
+        pool_output_size(sizes[2 + axis], padding[axis], kernel[axis], stride[axis], dilation[axis], ceil_mode)
         for axis in (0, 1)
     )
     if outputs[0] < 1 or outputs[1] < 1:
         raise RuntimeError(
-            f"{function}(): Given input size: {tuple(input.shape[1:])}. Calculated output size: {outputs}. Output size is too "
+            f"{function}(): Given input size: {tuple(sizes[1:])}. Calculated output size: {outputs}. Output size is too "
             f"small: kernel_size {kernel} with dilation {dilation} must fit into the padded input"
         )

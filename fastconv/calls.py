@@ -12,6 +12,8 @@ from torch import Tensor
 from fastconv.dispatch import (
     allow_tf32,
     make_channel_sum_problem,
+    make_conv_global_max_problem,
+    make_conv_max_pool_problem,
     make_conv_problem,
     make_pool_problem,
     run,
@@ -134,6 +136,47 @@ def conv2d_wgrad(
         )
 
     return run(key, make, backend, (dy, x))
+
+
+def _fused(op: str, make, x, w, bias, convolution, window, activation, backend) -> tuple[Tensor, Tensor]:
+    """A convolution and the pool over its output; `convolution` and `window` are numbers by name."""
+    _check_alike(op, x, w, bias)
+    _check_bias(op, bias, w.shape[0])
+    tf32 = allow_tf32(x.device.type, x.dtype)
+    geometry = convolution | window
+    key = (
+        op, x.shape, x.stride(), w.shape, w.stride(), x.dtype, bias is None,
+        *(tuple(value) if isinstance(value, (list, tuple)) else value for value in geometry.values()),
+        activation, backend, tf32, surroundings(x.device, backend),
+    )  # fmt: skip
+
+    def make_this() -> Problem:
+        return make(
+            x.dtype,
+            target_of(x.device, backend),
+            x=Operand.of(x),
+            w=Operand.of(w),
+            has_bias=bias is not None,
+            activation=activation,
+            allow_tf32=tf32,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            **geometry,
+        )
+
+    return run(key, make_this, backend, (x, w, bias))
+
+
+def conv2d_max_pool2d(
+    x, w, bias, stride, padding, dilation, groups, activation, pool_kernel, pool_stride, pool_padding, backend
+) -> tuple[Tensor, Tensor]:
+    convolution = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    window = {"pool_kernel": pool_kernel, "pool_stride": pool_stride, "pool_padding": pool_padding}
+    return _fused("conv2d_max_pool2d", make_conv_max_pool_problem, x, w, bias, convolution, window, activation, backend)
+
+
+def conv2d_global_max(x, w, bias, stride, padding, dilation, groups, activation, backend) -> tuple[Tensor, Tensor]:
+    convolution = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _fused("conv2d_global_max", make_conv_global_max_problem, x, w, bias, convolution, {}, activation, backend)
 
 
 def channel_sum(x, backend) -> Tensor:

@@ -21,6 +21,8 @@ from fastconv.make_problem import (
     force_index_bits,
     forced_index_bits,
     make_channel_sum_problem,
+    make_conv_global_max_problem,
+    make_conv_max_pool_problem,
     make_conv_problem,
     make_pool_problem,
 )
@@ -39,6 +41,8 @@ __all__ = [
     "force_index_bits",
     "listening",
     "make_channel_sum_problem",
+    "make_conv_global_max_problem",
+    "make_conv_max_pool_problem",
     "make_conv_problem",
     "make_pool_problem",
     "run",

@@ -13,7 +13,14 @@ from torch.nn.modules import module as torch_modules
 
 from fastconv import dispatch
 from fastconv.plan import Candidate, Plan
-from fastconv.problem import ChannelSumProblem, Operand, PoolProblem, Problem
+from fastconv.problem import (
+    ChannelSumProblem,
+    ConvMaxPoolProblem,
+    FusedProblem,
+    Operand,
+    PoolProblem,
+    Problem,
+)
 from fastconv.table import as_text
 
 if TYPE_CHECKING:
@@ -222,6 +229,11 @@ def _running_modules(fn_or_module: Callable[..., Any]) -> Iterator[list[str]]:
 
 def describe(problem: Problem) -> str:
     """A problem in one line."""
+    if isinstance(problem, FusedProblem):
+        pool = problem.pool
+        words = f", then pool {_pair(pool.kernel)} stride {_pair(pool.stride)}"
+        words += f" padding {_pair(pool.padding)}" if any(pool.padding) else ""
+        return describe(problem.conv) + (words if isinstance(problem, ConvMaxPoolProblem) else "")
     dtype = _type_name(problem.dtype)
     if isinstance(problem, ChannelSumProblem):
         return f"{dtype} x {_operand(problem.x)}"

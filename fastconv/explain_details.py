@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastconv.analysis import Analysis, analyse
+from fastconv.problem import FusedProblem
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,6 +116,8 @@ def _epilogue_savings(call: ExplainedCall, one: Analysis) -> float:
     problem = call.problem
     if call.chosen.backend != "aten" or getattr(problem, "activation", "identity") == "identity":
         return 0.0
+    if isinstance(problem, FusedProblem):
+        problem = problem.conv
     written = problem.y if problem.conv_pass == "fprop" else problem.x
     elements = 1
     for size in written.sizes:

@@ -1,4 +1,5 @@
-"""conv2d, conv_transpose2d and max_pool2d as torch.nn.functional has them, with fused epilogues and a choice of backend.
+"""conv2d, conv_transpose2d and max_pool2d as torch.nn.functional has them, with fused epilogues and a choice of backend;
+and a convolution with a pool over it as one op.
 
 Arguments, shapes, memory formats and errors are PyTorch's. Under autocast the convolutions cast their inputs as PyTorch's do.
 Every function is differentiable any number of times, in reverse and forward mode, and works with torch.func and torch.compile.
@@ -7,6 +8,7 @@ Every function is differentiable any number of times, in reverse and forward mod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,9 +85,7 @@ def conv2d(
         y = _of_nothing(x, weight, (batch, 0, height, width))
         return y if input.dim() == 4 else y.squeeze(0)
     if padding_mode != "zeros":
-        top, bottom, left, right = pads
-        x = F.pad(x, (left, right, top, bottom), mode=padding_mode)
-        pads = (0, 0, 0, 0)
+        x, pads = _padded(x, pads, padding_mode)
     if residual is not None:
         sizes = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
         arguments.check_residual(name, residual, sizes if input.dim() == 4 else sizes[1:])
@@ -158,6 +158,137 @@ def conv_transpose2d(
     return y if input.dim() == 4 else y.squeeze(0)
 
 
+def conv2d_max_pool2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: str | IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    activation: str | None = "relu",
+    pool_kernel_size: IntOrPair = 2,
+    pool_stride: IntOrPair | None = None,
+    pool_padding: IntOrPair = 0,
+    backend: str | None = None,
+) -> Tensor:
+    """``max_pool2d(activation(conv2d(input, weight) + bias))`` that keeps the convolution's output out of memory.
+
+    Where a fused kernel fits (:func:`fastconv.explain` says which, and why not), the convolution's output is never written.
+    For backward only input, weight, the pooled output and the winners' offsets, a byte each, are kept, whatever runs it. With
+    "silu", "gelu" and "hardswish" backward computes the convolution once more.
+
+    Args:
+        input, weight, bias, stride, padding, dilation, groups, padding_mode, backend: as for :func:`conv2d`.
+        activation: applied before the pool; None or one that :func:`conv2d` knows.
+        pool_kernel_size, pool_stride, pool_padding: the window, as :func:`max_pool2d` takes it.
+
+    Returns:
+        [N, K, P', Q'], or [K, P', Q'] of an unbatched input. It is channels_last where input or weight is.
+
+    Raises:
+        What :func:`conv2d` and :func:`max_pool2d` raise.
+
+    >>> import torch, fastconv
+    >>> x, w = torch.arange(16.0).reshape(1, 1, 4, 4), torch.ones(1, 1, 1, 1)
+    >>> fastconv.conv2d_max_pool2d(x, w, torch.tensor([-6.0]))[0, 0].tolist()
+    [[0.0, 1.0], [7.0, 9.0]]
+    """
+    name = "conv2d_max_pool2d"
+    kernel = arguments.positive_pair(
+        name, "pool_kernel_size", pool_kernel_size, "kernel size should be greater than zero"
+    )
+    if pool_stride is None or (isinstance(pool_stride, (tuple, list)) and not pool_stride):
+        pool_stride = kernel
+    pool_stride = arguments.positive_pair(name, "pool_stride", pool_stride, "stride should be greater than zero")
+    pool_padding = arguments.pair(name, "pool_padding", pool_padding)
+    call = _pooled_convolution(
+        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend
+    )
+    arguments.check_pool(name, call.map_size, kernel, pool_stride, pool_padding, (1, 1), False)
+    y, _ = library.conv2d_max_pool2d(*call.convolution, kernel, pool_stride, pool_padding, call.backend)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def conv2d_global_max(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: str | IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+    return_indices: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The largest element of each map of ``activation(conv2d(input, weight) + bias)``: the best score of each filter.
+
+    That is a matched filter: scan the input with a bank of filters, keep how well each fits and where it fits best. As in
+    :func:`max_pool2d` the first of equal maxima wins and NaN wins over all.
+
+    Args:
+        input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend: as for :func:`conv2d`.
+        return_indices: whether to return the places too: p * Q + q, int64 and without a gradient.
+
+    Returns:
+        [N, K], or [K] of an unbatched input; with return_indices a pair of such.
+
+    Raises:
+        What :func:`conv2d` raises; RuntimeError where the input has no channels.
+
+    >>> import torch, fastconv
+    >>> x, w = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4), torch.tensor([[[[1.0]]], [[[-1.0]]]])
+    >>> scores, places = fastconv.conv2d_global_max(x, w, return_indices=True)
+    >>> scores.tolist(), places.tolist()
+    ([[16.0, -1.0]], [[15, 0]])
+    """
+    name = "conv2d_global_max"
+    call = _pooled_convolution(
+        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend
+    )
+    y, indices = library.conv2d_global_max(*call.convolution, call.backend)
+    if input.dim() == 3:
+        y, indices = y.squeeze(0), indices.squeeze(0)
+    return (y, indices) if return_indices else y
+
+
+class _PooledConvolution(NamedTuple):
+    """What a fused op's convolution is called with, checked."""
+
+    convolution: tuple  # x, w, bias, stride, padding, dilation, groups, activation, as the primitives take them
+    map_size: tuple[int, int, int, int]  # of its output
+    backend: str
+
+
+def _pooled_convolution(
+    name: str, input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend
+) -> _PooledConvolution:
+    input, weight, bias = arguments.autocast(input, weight, bias)
+    arguments.tensors(name, input=input, weight=weight, bias=bias)
+    chosen_activation = arguments.activation(name, activation)
+    chosen_backend = arguments.backend(name, backend)
+    arguments.one_of(name, "padding_mode", padding_mode, arguments.PADDING_MODES)
+    groups = arguments.group_count(name, groups)
+    stride = arguments.positive_pair(name, "stride", stride)
+    dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
+    x = arguments.with_batch(name, "input", input)
+    arguments.check_has_channels(name, x)
+    arguments.check_weight(name, x, weight, groups, transposed=False)
+    pads = arguments.conv_padding(name, padding, weight, stride, dilation)
+    arguments.check_bias(name, bias, weight.shape[0], weight)
+    arguments.check_kernel_fits(name, x, weight, pads, dilation)
+    if padding_mode != "zeros":
+        x, pads = _padded(x, pads, padding_mode)
+    map_size = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
+    convolution = (x, weight, bias, stride, pads, dilation, groups, chosen_activation)
+    return _PooledConvolution(convolution, map_size, chosen_backend)
+
+
 def max_pool2d(
     input: Tensor,
     kernel_size: IntOrPair,
@@ -203,7 +334,7 @@ def max_pool2d(
     dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
     padding = arguments.pair(name, "padding", padding)
     x = arguments.with_batch(name, "input", input)
-    arguments.check_pool(name, x, kernel, stride, padding, dilation, ceil_mode)
+    arguments.check_pool(name, x.shape, kernel, stride, padding, dilation, ceil_mode)
     window = (kernel, stride, padding, dilation, bool(ceil_mode), chosen_backend)
     y, offsets = library.max_pool2d_forward(x, *window)
     if not return_indices:
@@ -225,6 +356,12 @@ def _split_activation(activation: str, *tensors: Tensor | None) -> tuple[str, st
     ):
         return "identity", activation
     return activation, "identity"
+
+
+def _padded(x: Tensor, pads: tuple[int, int, int, int], mode: str) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """The padded input, and the padding that is left to do: none."""
+    top, bottom, left, right = pads
+    return F.pad(x, (left, right, top, bottom), mode=mode), (0, 0, 0, 0)
 
 
 def _has_zero_channels(x: Tensor, weight: Tensor) -> bool:

@@ -6,13 +6,24 @@ Pure but for `force_index_bits`. What comes out may still be impossible; fastcon
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from fastconv.problem import ChannelSumProblem, ConvPass, ConvProblem, Operand, PoolPass, PoolProblem, Target
+from fastconv.problem import (
+    ChannelSumProblem,
+    ConvGlobalMaxProblem,
+    ConvMaxPoolProblem,
+    ConvPass,
+    ConvProblem,
+    Operand,
+    PoolPass,
+    PoolProblem,
+    Target,
+)
 from fastconv.shapes import (
     conv_output_sizes,
     dense_strides,
@@ -171,6 +182,56 @@ def make_pool_problem(
             offsets,
             positions=_furthest_positions(x, [pad for pad in padding for _ in (0, 1)], kernel, dilation),
         ),
+    )
+
+
+def make_conv_max_pool_problem(
+    dtype: torch.dtype,
+    target: Target,
+    *,
+    pool_kernel: Sequence[int],
+    pool_stride: Sequence[int],
+    pool_padding: Sequence[int],
+    **convolution: Any,
+) -> ConvMaxPoolProblem:
+    """A convolution, given as make_conv_problem takes it, and a pool over its output."""
+    conv = make_conv_problem("fprop", dtype, target, **convolution)
+    check_numbers("conv2d_max_pool2d", 2, 1, pool_kernel=pool_kernel, pool_stride=pool_stride)
+    check_numbers("conv2d_max_pool2d", 2, 0, pool_padding=pool_padding)
+    sizes = pool_output_sizes(conv.y.sizes, pool_kernel, pool_stride, pool_padding, (1, 1), ceil_mode=False)
+    return ConvMaxPoolProblem(
+        *_joined(conv, pool_kernel, pool_stride, pool_padding, _output_like(sizes, conv.x, conv.w))
+    )
+
+
+def make_conv_global_max_problem(dtype: torch.dtype, target: Target, **convolution: Any) -> ConvGlobalMaxProblem:
+    """A convolution, given as make_conv_problem takes it, and one window over all of its output."""
+    conv = make_conv_problem("fprop", dtype, target, **convolution)
+    batch, filters, *map_size = conv.y.sizes
+    window = [max(1, size) for size in map_size]  # where no filter fits there is none; validity will say so
+    y = Operand((batch, filters, 1, 1), (filters, 1, 1, 1))
+    return ConvGlobalMaxProblem(*_joined(conv, window, window, (0, 0), y))
+
+
+def _joined(
+    conv: ConvProblem, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], y: Operand
+) -> tuple[ConvProblem, PoolProblem]:
+    """The convolution and the pool over its output, with one index width."""
+    pool = make_pool_problem(
+        "forward",
+        conv.dtype,
+        conv.target,
+        x=conv.y,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=(1, 1),
+        ceil_mode=False,
+    )
+    bits = max(conv.index_bits, pool.index_bits)
+    return (
+        dataclasses.replace(conv, index_bits=bits),
+        dataclasses.replace(pool, y=y, offsets=y, index_bits=bits),
     )
 
 

@@ -38,6 +38,8 @@ class Plan(Protocol):
     conv2d_fprop       x, w, bias | None, residual|None  y
     conv2d_dgrad       dy, w, bias | None                dx
     conv2d_wgrad       dy, x                             (dw, db), db with no elements where it is not wanted
+    conv2d_max_pool2d  x, w, bias | None                 (y, offsets)
+    conv2d_global_max  x, w, bias | None                 (y [N, K], indices [N, K], int64)
     channel_sum        x                                 sums [C]
     max_pool2d_forward x                                 (y, offsets)
     max_pool2d_backward dy, offsets                      dx

@@ -8,7 +8,7 @@ channels, R S filter size, P Q output size, G groups, u v stride.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -151,7 +151,88 @@ class ChannelSumProblem:
         return (_count(self.x.sizes) + self.x.sizes[1]) * self.dtype.itemsize
 
 
-Problem = ConvProblem | PoolProblem | ChannelSumProblem
+@dataclasses.dataclass(frozen=True, slots=True)
+class _FusedProblem:
+    """A convolution whose output y [N, K, P, Q] is the input of a pool, and is not a result."""
+
+    conv: ConvProblem  # fprop, without a residual
+    pool: PoolProblem  # forward, over the convolution's output
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv.dtype
+
+    @property
+    def x(self) -> Operand:
+        return self.conv.x
+
+    @property
+    def w(self) -> Operand:
+        return self.conv.w
+
+    @property
+    def target(self) -> Target:
+        return self.conv.target
+
+    @property
+    def index_bits(self) -> Literal[32, 64]:
+        return self.conv.index_bits
+
+    @property
+    def activation(self) -> str:
+        return self.conv.activation
+
+    @property
+    def allow_tf32(self) -> bool:
+        return self.conv.allow_tf32
+
+    def flops(self) -> int:
+        """Of the convolution; comparisons are not counted."""
+        return self.conv.flops()
+
+    def _compulsory_bytes(self, bytes_of_output: int) -> int:
+        inputs = _count(self.x.sizes) + _count(self.w.sizes)
+        return inputs * self.dtype.itemsize + _count(self.pool.y.sizes) * bytes_of_output
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConvMaxPoolProblem(_FusedProblem):
+    """Max pooling of activation(convolution + bias): x, w -> pool.y and pool.offsets, [N, K, P', Q'] both."""
+
+    @property
+    def op(self) -> str:
+        return "conv2d_max_pool2d"
+
+    def compulsory_bytes(self) -> int:
+        """Bytes that must cross device memory: x and w once, the pooled output and its offsets once."""
+        return self._compulsory_bytes(self.dtype.itemsize + self.pool.offsets_dtype.itemsize)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConvGlobalMaxProblem(_FusedProblem):
+    """The largest of activation(convolution + bias) in each image and filter: x, w -> y [N, K], int64 indices [N, K].
+
+    `pool` has one window that is the whole map, so its offsets are the indices p * Q + q.
+    """
+
+    @property
+    def op(self) -> str:
+        return "conv2d_global_max"
+
+    def compulsory_bytes(self) -> int:
+        return self._compulsory_bytes(self.dtype.itemsize + 8)
+
+
+FusedProblem = ConvMaxPoolProblem | ConvGlobalMaxProblem
+Problem = ConvProblem | PoolProblem | ChannelSumProblem | FusedProblem
+
+
+def changed(problem: Problem, **fields: Any) -> Problem:
+    """The problem with other values for `dtype`, `target` or `allow_tf32`, where it has them: in both parts of a fused one."""
+    if isinstance(problem, FusedProblem):
+        return dataclasses.replace(problem, conv=changed(problem.conv, **fields), pool=changed(problem.pool, **fields))
+    names = {field.name for field in dataclasses.fields(problem)}
+    return dataclasses.replace(problem, **{name: value for name, value in fields.items() if name in names})
 
 
 def _count(sizes: tuple[int, ...]) -> int:

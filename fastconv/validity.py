@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fastconv.problem import ACTIVATIONS, ConvProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ACTIVATIONS, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
 from fastconv.shapes import pool_output_size
 
 
@@ -19,6 +19,9 @@ def validate(problem: Problem) -> None:
         _validate_convolution(problem)
     elif isinstance(problem, PoolProblem):
         _validate_pool(problem)
+    elif isinstance(problem, FusedProblem):
+        _validate_convolution(problem.conv)
+        _validate_pool(problem.pool)
 
 
 def check_ranks(op: str, **operands: Operand | Sequence[int] | None) -> None:

@@ -6,11 +6,14 @@ from fastconv.autograd.convolution import (
     Conv2dWeightGradientFunction,
     ConvTranspose2dFunction,
 )
+from fastconv.autograd.fused import Conv2dGlobalMaxFunction, Conv2dMaxPool2dFunction
 from fastconv.autograd.pooling import MaxPool2dBackwardFunction, MaxPool2dFunction, MaxPool2dGatherFunction
 
 __all__ = [
     "ChannelSumFunction",
     "Conv2dFunction",
+    "Conv2dGlobalMaxFunction",
+    "Conv2dMaxPool2dFunction",
     "Conv2dWeightGradientFunction",
     "ConvTranspose2dFunction",
     "MaxPool2dBackwardFunction",

@@ -31,7 +31,7 @@ def _suggests_channels_last(tensor: Tensor) -> bool:
     return suggests_channels_last(tensor.shape, tensor.stride())
 
 
-def _in_format(gradient: Tensor, channels_last: bool) -> Tensor:
+def in_format(gradient: Tensor, channels_last: bool) -> Tensor:
     """The gradient in the format of the output it belongs to, as PyTorch passes it on; other strides are kept."""
     if _suggests_channels_last(gradient) == channels_last:
         return gradient
@@ -49,6 +49,18 @@ def _add(left: Tensor | None, right: Tensor) -> Tensor:
 
 def _per_channel(bias: Tensor) -> Tensor:
     return bias.view(1, -1, 1, 1)
+
+
+def tangent_of_convolution(
+    x: Tensor, w: Tensor, dx: Tensor | None, dw: Tensor | None, geometry: Sequence[Any], backend: str
+) -> Tensor | None:
+    """Of a convolution without bias and activation, along dx and dw; None where there is neither."""
+    dz = None
+    if dx is not None:
+        dz = library.conv2d_fprop(dx, w, None, None, *geometry, "identity", backend)
+    if dw is not None:
+        dz = _add(dz, library.conv2d_fprop(x, dw, None, None, *geometry, "identity", backend))
+    return dz
 
 
 @derivative_of(library.conv2d_fprop)
@@ -99,7 +111,7 @@ class Conv2dFunction(PrimitiveFunction):
         saved = ctx.saved_tensors
         x, w = saved[:2]
         needs_x, needs_w, needs_bias, needs_residual = ctx.needs_input_grad[:4]
-        dz = _in_format(Conv2dFunction._before_activation(ctx, saved, dy), ctx.channels_last)
+        dz = in_format(Conv2dFunction._before_activation(ctx, saved, dy), ctx.channels_last)
         dx = dw = db = None
         if needs_x:
             dx = library.conv2d_dgrad(dz, w, None, ctx.x_size, *ctx.geometry, "identity", ctx.backend)
@@ -112,11 +124,7 @@ class Conv2dFunction(PrimitiveFunction):
     @staticmethod
     def tangent(ctx: Any, saved: tuple, dx, dw, db, dresidual, *_: None) -> Tensor:
         x, w = saved[:2]
-        dz = None
-        if dx is not None:
-            dz = library.conv2d_fprop(dx, w, None, None, *ctx.geometry, "identity", ctx.backend)
-        if dw is not None:
-            dz = _add(dz, library.conv2d_fprop(x, dw, None, None, *ctx.geometry, "identity", ctx.backend))
+        dz = tangent_of_convolution(x, w, dx, dw, ctx.geometry, ctx.backend)
         if dresidual is not None:
             dz = _add(dz, dresidual)
         if db is not None:
@@ -173,7 +181,7 @@ class ConvTranspose2dFunction(PrimitiveFunction):
         saved = ctx.saved_tensors
         dy, w = saved[:2]
         needs_dy, needs_w, needs_bias = ctx.needs_input_grad[:3]
-        g = _in_format(ConvTranspose2dFunction._before_activation(ctx, saved, gradient), ctx.channels_last)
+        g = in_format(ConvTranspose2dFunction._before_activation(ctx, saved, gradient), ctx.channels_last)
         g_dy = g_w = g_bias = None
         if needs_dy:
             g_dy = library.conv2d_fprop(g, w, None, None, *ctx.geometry, "identity", ctx.backend)

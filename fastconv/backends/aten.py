@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastconv import activation
 from fastconv.plan import Candidate
-from fastconv.problem import ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
 from fastconv.shapes import conv_output_size, pool_output_sizes
 
 aten = torch.ops.aten
@@ -271,10 +271,33 @@ def _pool_indices(problem: PoolProblem) -> Callable[..., Tensor]:
     return run
 
 
+# --- a convolution and what is pooled of it -----------------------------------------------------------------------------
+
+
+def _conv_max_pool(problem: FusedProblem) -> Callable[..., tuple[Tensor, Tensor]]:
+    convolve, pool = _fprop(problem.conv), _pool_forward(problem.pool)
+    return lambda x, w, bias: pool(convolve(x, w, bias, None))
+
+
+def _conv_global_max(problem: FusedProblem) -> Callable[..., tuple[Tensor, Tensor]]:
+    convolve = _fprop(problem.conv)
+    sizes = problem.pool.y.sizes[:2]
+
+    def run(x: Tensor, w: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        if 0 in sizes:
+            return x.new_empty(sizes), x.new_empty(sizes, dtype=torch.int64)
+        y, indices = aten.adaptive_max_pool2d.default(convolve(x, w, bias, None), [1, 1])
+        return y.reshape(sizes), indices.reshape(sizes)
+
+    return run
+
+
 _PASSES: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "conv2d_fprop": _fprop,
     "conv2d_dgrad": _dgrad,
     "conv2d_wgrad": _wgrad,
+    "conv2d_max_pool2d": _conv_max_pool,
+    "conv2d_global_max": _conv_global_max,
     "channel_sum": _channel_sum,
     "max_pool2d_forward": _pool_forward,
     "max_pool2d_backward": _pool_backward,

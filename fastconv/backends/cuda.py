@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from fastconv import emulator
-from fastconv.plan import Candidate
-from fastconv.problem import ChannelSumProblem, Operand, PoolProblem, Problem
+from fastconv.backends import unfused
+from fastconv.plan import Candidate, Plan
+from fastconv.problem import ChannelSumProblem, FusedProblem, Operand, PoolProblem, Problem
 
 OLDEST_CAPABILITY = 80
 
@@ -38,12 +39,15 @@ class CudaBackend:
         if target.capability < OLDEST_CAPABILITY:
             reason = f"the kernels need compute capability 8.0 or later, {target.name} has {target.capability / 10}"
             return [Candidate(self.name, problem.op, "", reason)]
+        found = []
+        if isinstance(problem, FusedProblem):
+            found.append(unfused.candidate(self, problem))
+            return found
         module = _module(target.device_type)
         try:
             compiled = module.candidates(_compiled_problem(module, problem))
         except (ValueError, TypeError) as error:  # TypeError: a number beyond the core's int
             return [Candidate(self.name, problem.op, "", str(error))]
-        found = []
         for candidate in compiled:
             details = dict(candidate.details)
             seconds = details.pop("predicted_seconds", None)
@@ -51,7 +55,9 @@ class CudaBackend:
         # The kernel that always works comes last among the legal where the cost model finds a better one.
         return sorted(found, key=lambda c: (not c.legal, c.predicted_seconds if c.predicted_seconds else 0.0))
 
-    def plan(self, problem: Problem, candidate: Candidate) -> CudaPlan:
+    def plan(self, problem: Problem, candidate: Candidate) -> Plan:
+        if candidate.kernel == unfused.KERNEL:
+            return unfused.UnfusedPlan(self, problem, candidate)
         return CudaPlan(problem, candidate)
 
 

@@ -100,6 +100,33 @@ def conv2d_wgrad(info, in_dims, dy, x, weight_size, stride, padding, dilation, g
     return (dw, _from_batch(db, count)) if bias_gradient else (dw, db), (0, 0 if bias_gradient else None)
 
 
+def _fused(primitive, info, in_dims, x, w, bias, stride, padding, dilation, groups, rest):
+    """A convolution with a pool over it: (outputs [N, K, ...], where the mapped dimension is)."""
+    count = info.batch_size
+    x_dim, w_dim, bias_dim = in_dims[:3]
+    if w_dim is None and bias_dim is None:
+        outputs = primitive(_into_batch(x, x_dim, count), w, bias, stride, padding, dilation, groups, *rest)
+        return tuple(_from_batch(output, count) for output in outputs), (0, 0)
+    if x_dim is not None or groups != 1:  # otherwise all B filter banks look at the same x
+        x = _into_channels(x, x_dim, count)
+        groups = groups * count
+    w = _into_batch(w, w_dim, count)
+    if bias is not None:
+        bias = _into_batch(bias, bias_dim, count)
+    outputs = primitive(x, w, bias, stride, padding, dilation, groups, *rest)
+    return tuple(_from_channels(output, count) for output in outputs), (1, 1)
+
+
+@_rule
+def conv2d_max_pool2d(info, in_dims, x, w, bias, stride, padding, dilation, groups, *rest):
+    return _fused(primitives.conv2d_max_pool2d, info, in_dims, x, w, bias, stride, padding, dilation, groups, rest)
+
+
+@_rule
+def conv2d_global_max(info, in_dims, x, w, bias, stride, padding, dilation, groups, *rest):
+    return _fused(primitives.conv2d_global_max, info, in_dims, x, w, bias, stride, padding, dilation, groups, rest)
+
+
 @_rule
 def channel_sum(info, in_dims, x, backend):
     sums = primitives.channel_sum(_into_channels(x, in_dims[0], info.batch_size), backend)

@@ -30,6 +30,10 @@ SCHEMAS = {
     " str backend) -> Tensor",
     "conv2d_wgrad": f"(Tensor dy, Tensor x, SymInt[] weight_size, {_CONVOLUTION}, bool bias_gradient, str backend)"
     " -> (Tensor, Tensor)",
+    "conv2d_max_pool2d": f"(Tensor x, Tensor w, Tensor? bias, {_CONVOLUTION}, str activation, SymInt[] pool_kernel,"
+    " SymInt[] pool_stride, SymInt[] pool_padding, str backend) -> (Tensor, Tensor)",
+    "conv2d_global_max": f"(Tensor x, Tensor w, Tensor? bias, {_CONVOLUTION}, str activation, str backend)"
+    " -> (Tensor, Tensor)",
     "channel_sum": "(Tensor x, str backend) -> Tensor",
     "max_pool2d_forward": f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)",
     "max_pool2d_backward": f"(Tensor dy, Tensor offsets, SymInt[] input_size, {_WINDOW}) -> Tensor",
@@ -48,6 +52,8 @@ for _name, _schema in SCHEMAS.items():
 conv2d_fprop = torch.ops.fastconv.conv2d_fprop.default
 conv2d_dgrad = torch.ops.fastconv.conv2d_dgrad.default
 conv2d_wgrad = torch.ops.fastconv.conv2d_wgrad.default
+conv2d_max_pool2d = torch.ops.fastconv.conv2d_max_pool2d.default
+conv2d_global_max = torch.ops.fastconv.conv2d_global_max.default
 channel_sum = torch.ops.fastconv.channel_sum.default
 max_pool2d_forward = torch.ops.fastconv.max_pool2d_forward.default
 max_pool2d_backward = torch.ops.fastconv.max_pool2d_backward.default
@@ -82,6 +88,21 @@ def _conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, ac
 @_fake
 def _conv2d_wgrad(dy, x, weight_size, stride, padding, dilation, groups, bias_gradient, backend):
     return _empty_like(weight_size, dy, x), dy.new_empty(weight_size[0] if bias_gradient else 0)
+
+
+@_fake
+def _conv2d_max_pool2d(
+    x, w, bias, stride, padding, dilation, groups, activation, pool_kernel, pool_stride, pool_padding, backend
+):
+    sizes = conv_output_sizes(x.shape, w.shape, stride, padding, dilation)
+    sizes = pool_output_sizes(sizes, pool_kernel, pool_stride, pool_padding, (1, 1), False)
+    return _empty_like(sizes, x, w), _empty_like(sizes, x, w, dtype=offsets_dtype(pool_kernel))
+
+
+@_fake
+def _conv2d_global_max(x, w, bias, stride, padding, dilation, groups, activation, backend):
+    sizes = (x.shape[0], w.shape[0])
+    return x.new_empty(sizes), x.new_empty(sizes, dtype=torch.int64)
 
 
 @_fake

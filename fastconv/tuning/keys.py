@@ -12,7 +12,7 @@ import torch
 
 from fastconv._version import __version__
 from fastconv.plan import Candidate
-from fastconv.problem import ConvProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ConvMaxPoolProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,21 +67,34 @@ def candidate_key(candidate: Candidate) -> str:
 def problem_key(problem: Problem) -> str:
     """One line that says everything but the device; the batch size comes second, so that near problems are found."""
     words = [problem.op, f"n{problem.x.sizes[0]}", str(problem.dtype).removeprefix("torch.")]
-    if isinstance(problem, ConvProblem):
-        words += [_operand("x", problem.x), _operand("w", problem.w), _operand("y", problem.y)]
-        words += [_numbers("s", problem.stride), _numbers("p", problem.padding), _numbers("d", problem.dilation)]
-        words += [f"g{problem.groups}", problem.activation]
-        words += ["bias"] if problem.has_bias else []
-        words += [_operand("residual", problem.residual)] if problem.residual is not None else []
-        words += ["tf32"] if problem.allow_tf32 else []
-        words += ["deterministic"] if problem.deterministic else []
+    if isinstance(problem, FusedProblem):
+        words += _convolution_words(problem.conv)
+        words += ["then", *_pool_words(problem.pool)] if isinstance(problem, ConvMaxPoolProblem) else []
+    elif isinstance(problem, ConvProblem):
+        words += _convolution_words(problem)
     elif isinstance(problem, PoolProblem):
-        words += [_operand("x", problem.x), _operand("y", problem.y), _operand("offsets", problem.offsets)]
-        words += [_numbers("k", problem.kernel), _numbers("s", problem.stride), _numbers("p", problem.padding)]
-        words += [_numbers("d", problem.dilation)]
+        words += [_operand("x", problem.x), *_pool_words(problem)]
     else:
         words.append(_operand("x", problem.x))
     return " ".join([*words, f"i{problem.index_bits}"])
+
+
+def _convolution_words(problem: ConvProblem) -> list[str]:
+    words = [_operand("x", problem.x), _operand("w", problem.w), _operand("y", problem.y)]
+    words += [_numbers("s", problem.stride), _numbers("p", problem.padding), _numbers("d", problem.dilation)]
+    words += [f"g{problem.groups}", problem.activation]
+    words += ["bias"] if problem.has_bias else []
+    words += [_operand("residual", problem.residual)] if problem.residual is not None else []
+    words += ["tf32"] if problem.allow_tf32 else []
+    words += ["deterministic"] if problem.deterministic else []
+    return words
+
+
+def _pool_words(problem: PoolProblem) -> list[str]:
+    """All but the input."""
+    words = [_operand("y", problem.y), _operand("offsets", problem.offsets)]
+    words += [_numbers("k", problem.kernel), _numbers("s", problem.stride), _numbers("p", problem.padding)]
+    return [*words, _numbers("d", problem.dilation)]
 
 
 def split_batch(key: str) -> tuple[str, int]:

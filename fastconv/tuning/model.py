@@ -6,7 +6,7 @@ numbers: leads for ordering candidates, never figures to show as measured.
 
 from __future__ import annotations
 
-from fastconv.problem import ConvProblem, PoolProblem, Problem
+from fastconv.problem import ConvProblem, FusedProblem, PoolProblem, Problem
 
 #: By capability: bytes per second, and operations per second of tensor cores (16 bit, TF32) and outside (float32, float64).
 _DEVICES = {
@@ -17,6 +17,8 @@ _LAUNCH_SECONDS = 4e-6
 
 
 def aten_seconds(problem: Problem) -> float:
+    if isinstance(problem, FusedProblem):  # for ATen two problems
+        return aten_seconds(problem.conv) + aten_seconds(problem.pool)
     bandwidth, sixteen_bit, tf32, float32, float64 = _DEVICES[90 if problem.target.capability >= 90 else 80]
     share_of_memory, share_of_peak = _efficiencies(problem)
     size = problem.dtype.itemsize

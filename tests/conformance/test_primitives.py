@@ -23,6 +23,7 @@ def channels_last(tensor):
 
 CONVOLUTION = ((2, 1), (1, 0, 2, 1), (1, 2), 2)  # stride, padding, dilation, groups
 POOL = ((3, 2), (2, 2), (1, 1), (1, 1), True)  # kernel, stride, padding, dilation, ceil_mode
+FUSED_POOL = ((3, 2), (2, 1), (1, 1))  # kernel, stride, padding
 
 
 def primitive_calls(backend, requires_grad=False):
@@ -42,6 +43,8 @@ def primitive_calls(backend, requires_grad=False):
         "conv2d_fprop": (x, w, b, residual, *CONVOLUTION, "relu", backend),
         "conv2d_dgrad": (dy, w, c, size, *CONVOLUTION, "identity", backend),
         "conv2d_wgrad": (dy, x, list(w.shape), *CONVOLUTION, True, backend),
+        "conv2d_max_pool2d": (x, w, b, *CONVOLUTION, "relu", *FUSED_POOL, backend),
+        "conv2d_global_max": (x, w, b, *CONVOLUTION, "relu", backend),
         "channel_sum": (x, backend),
         "max_pool2d_forward": (x, *POOL, backend),
         "max_pool2d_backward": (dpooled, offsets, size, *POOL, backend),
@@ -54,6 +57,8 @@ NAMES = (
     "conv2d_fprop",
     "conv2d_dgrad",
     "conv2d_wgrad",
+    "conv2d_max_pool2d",
+    "conv2d_global_max",
     "channel_sum",
     "max_pool2d_forward",
     "max_pool2d_backward",

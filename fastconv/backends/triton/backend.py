@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from fastconv.backends import unfused
 from fastconv.plan import Candidate
-from fastconv.problem import Problem
+from fastconv.problem import FusedProblem, Problem
 
 #: Modules that hold kernel families, as `FAMILIES`.
 _MODULES = (
@@ -50,12 +51,16 @@ class TritonBackend:
             if problem.op in family.ops
             for config in family.configs(problem)
         ]
-        return sorted(found, key=lambda candidate: (not candidate.legal, candidate.predicted_seconds))
+        if isinstance(problem, FusedProblem):
+            found.append(unfused.candidate(self, problem))
+        return sorted(found, key=lambda candidate: (not candidate.legal, candidate.predicted_seconds or 0.0))
 
     def plan(self, problem: Problem, candidate: Candidate) -> Any:
         """The candidate, ready to run. ValueError where it is not legal for the problem."""
         from fastconv.backends.triton.plan import TritonPlan
 
+        if candidate.kernel == unfused.KERNEL:
+            return unfused.UnfusedPlan(self, problem, candidate)
         family = families().get(candidate.kernel)
         if family is None or problem.op not in family.ops:
             raise ValueError(f"Triton kernel {candidate.kernel!r} does not compute {problem.op}")
