@@ -15,8 +15,9 @@ import fastconv
 from fastconv import backends as fastconv_backends
 from fastconv import dispatch
 from fastconv.bench.cases import Case, problems
-from fastconv.bench.measurement import Call, Tensors
+from fastconv.bench.checking import Call, Tensors
 from fastconv.bench.names import UnknownNameError, known
+from fastconv.bench.surroundings import settable_cudnn
 from fastconv.plan import Candidate
 from fastconv.problem import Problem
 
@@ -36,11 +37,13 @@ class Contestant:
     def settings(self) -> Iterator[None]:
         """cudnn.benchmark as this contestant has it."""
         before = torch.backends.cudnn.benchmark
-        _set_cudnn_benchmark(self.cudnn_benchmark)
+        with settable_cudnn():
+            torch.backends.cudnn.benchmark = self.cudnn_benchmark
         try:
             yield
         finally:
-            _set_cudnn_benchmark(before)
+            with settable_cudnn():
+                torch.backends.cudnn.benchmark = before
 
 
 def contestants_for(
@@ -305,9 +308,3 @@ def check_kernels(kernels: Sequence[str], cases: Sequence[Case]) -> None:
     for kernel in kernels:
         if kernel not in {f"{one.backend}:{one.kernel}" for one in found.values()}:
             known("kernel", kernel, sorted(found))
-
-
-def _set_cudnn_benchmark(wanted: bool) -> None:
-    """Also where PyTorch's test utilities have forbidden plain assignment to the whole process."""
-    with getattr(torch.backends, "__allow_nonbracketed_mutation")():
-        torch.backends.cudnn.benchmark = wanted

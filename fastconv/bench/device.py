@@ -137,3 +137,11 @@ class CpuDevice:
 
     def peak_bytes(self, call: Callable[[], Outputs]) -> int | None:
         return None
+
+
+for _owner in (CudaDevice, CpuDevice):
+    guards.watch(
+        "timer",
+        _owner,
+        *("record", "seconds_between", "wait", "synchronize", "host_seconds", "flush_cache", "run_ahead", "capture"),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -43,6 +44,29 @@ def require_own_memory(first: Sequence[torch.Tensor], second: Sequence[torch.Ten
     for position, tensor in enumerate(second):
         if tensor.numel() and tensor.untyped_storage().data_ptr() in held:
             raise MeasurementError("left over", f"output {position} is the memory that the last call returned")
+
+
+def require_plain(outputs: Sequence[torch.Tensor], device: torch.device) -> None:
+    """Ordinary tensors where the inputs are. A subclass may put its work off until somebody looks, after the clock stopped."""
+    for position, output in enumerate(outputs):
+        if type(output) is not torch.Tensor or output.layout is not torch.strided:
+            found = (
+                f"{type(output).__name__}, {output.layout}" if isinstance(output, torch.Tensor) else repr(output)[:80]
+            )
+            raise MeasurementError("lazy", f"output {position} is a {found}, not a plain tensor")
+        if output.device.type != device.type:
+            raise MeasurementError("lazy", f"output {position} is on {output.device}, and the inputs on {device}")
+
+
+def require_work_in_the_call(complaint: str) -> None:
+    """A call that is wrong only about inputs which changed after `prepare` saw them did its work in `prepare`, untimed."""
+    raise MeasurementError("prepared", f"the call computes from what `prepare` saw, not from its inputs ({complaint})")
+
+
+def require_different(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], position: int) -> None:
+    """The outputs of two calls between which an input changed."""
+    if all(torch.equal(one, other) for one, other in zip(first, second, strict=True)):
+        raise MeasurementError("cached", f"the outputs stayed the same when input {position} changed")
 
 
 def poison(tensor: torch.Tensor) -> torch.Tensor:
@@ -88,22 +112,31 @@ def holds_poison(tensor: torch.Tensor) -> bool:
     return tensor.dtype.is_floating_point and bool(torch.isnan(tensor).any())
 
 
-def _timer_places() -> list[tuple[Any, str]]:
-    places: list[tuple[Any, str]] = [(time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "time")]
-    places += [(torch.cuda.Event, name) for name in ("record", "elapsed_time", "synchronize", "query", "wait")]
-    places += [(torch.cuda, "synchronize"), (torch.cuda.Stream, "synchronize"), (torch.cuda.CUDAGraph, "replay")]
-    return places
-
-
-# Taken when the harness is imported: before any contestant runs.
-_TIMERS = [(owner, name, getattr(owner, name)) for owner, name in _timer_places()]
 host_seconds = time.perf_counter
 
+#: Functions and classes that a measurement stands on, as they were when the harness was imported: before any contestant runs.
+_GENUINE: list[tuple[str, Any, str, Any]] = []
 
-def require_genuine_timers() -> None:
-    for owner, name, original in _TIMERS:
+
+def watch(kind: str, owner: Any, *names: str) -> None:
+    """From now on a measurement fails with that kind where one of the owner's names is something else than it is now."""
+    _GENUINE.extend((kind, owner, name, getattr(owner, name)) for name in names)
+
+
+watch("timer", time, "perf_counter", "perf_counter_ns", "monotonic", "time")
+watch("timer", sys.modules[__name__], "host_seconds")
+watch("timer", torch.cuda, "Event", "Stream", "CUDAGraph", "graph", "synchronize", "current_stream", "_sleep")
+watch("timer", torch.cuda.Event, "record", "elapsed_time", "synchronize", "query", "wait")
+watch("timer", torch.cuda.Stream, "synchronize")
+watch("timer", torch.cuda.CUDAGraph, "replay")
+watch("judge", torch.Tensor, "clone", "copy_", "normal_", "fill_", "zero_", "to", "norm", "abs")
+watch("judge", torch, "equal", "isnan", "aminmax", "count_nonzero")
+
+
+def require_genuine_functions() -> None:
+    for kind, owner, name, original in _GENUINE:
         if getattr(owner, name) is not original:
-            raise MeasurementError("timer", f"{getattr(owner, '__name__', owner)}.{name} was replaced")
+            raise MeasurementError(kind, f"{getattr(owner, '__name__', owner)}.{name} was replaced")
 
 
 def require_clocks_agree(device_seconds: float, wall_seconds: float) -> None:
@@ -120,6 +153,32 @@ def require_clocks_agree(device_seconds: float, wall_seconds: float) -> None:
     if device_seconds > 1.1 * wall_seconds + 1e-4:
         raise MeasurementError(
             "timer", f"events claim {device_seconds * 1e3:.3f} ms in {wall_seconds * 1e3:.3f} ms of host time"
+        )
+
+
+def require_no_head_start(cold_seconds: float, seconds_without_pause: float) -> None:
+    """The device's time of a cold call, beside that of one before which the device was idle and so could not run ahead.
+
+    A call's work on another stream can begin before the first event of a cold call is reached, and be done by then.
+    """
+    if seconds_without_pause > 1.4 * cold_seconds + 3e-5:
+        raise MeasurementError(
+            "side stream",
+            f"the call takes {seconds_without_pause * 1e6:.1f} us where nothing may run before it, and "
+            f"{cold_seconds * 1e6:.1f} us behind other work",
+        )
+
+
+def same_time(pairs: Sequence[tuple[float, float]]) -> bool:
+    """Whether in any pair a call takes as long on inputs that stay (first) as on inputs that change (second), in seconds."""
+    return any(changing <= 1.5 * staying + 2e-5 for staying, changing in pairs)
+
+
+def require_same_time_on_new_contents(pairs: Sequence[tuple[float, float]]) -> None:
+    if not same_time(pairs):
+        staying, changing = min(pairs, key=lambda pair: pair[1] - pair[0])
+        raise MeasurementError(
+            "cached", f"{changing * 1e6:.1f} us a call on inputs that change, {staying * 1e6:.1f} us where they stay"
         )
 
 
@@ -157,9 +216,10 @@ def require_error_of_precision(error: float, precision: Precision) -> None:
         )
 
 
-def require_below_roof(seconds: float, roof_seconds: float) -> None:
+def require_below_roof(seconds: float, roof_seconds: float, figure: str = "cold") -> None:
     """A figure above the roofline is an error, not a record. Five per cent are left to the noise of the ceilings."""
     if seconds < roof_seconds / 1.05:
         raise MeasurementError(
-            "above the roofline", f"{seconds * 1e6:.2f} us where the roofline needs {roof_seconds * 1e6:.2f} us"
+            "above the roofline",
+            f"{figure}: {seconds * 1e6:.2f} us where the roofline needs {roof_seconds * 1e6:.2f} us",
         )

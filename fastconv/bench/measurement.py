@@ -5,7 +5,8 @@ of the device, so launch costs are not in it. *Warm* is many calls in a row on t
 costs included where the host is the slower side. *Graph* is the same work replayed from a CUDA graph, warm.
 
 The call is checked before it is timed, and once more while it is timed: in one cold iteration, chosen at random, its inputs are
-those of a third check, never seen before, whose answer is known.
+those of a third check, never seen before, whose answer is known. What a row of calls or a graph computes is checked too, and
+that it costs the same when its inputs change between the calls.
 """
 
 from __future__ import annotations
@@ -17,30 +18,27 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fastconv.bench import guards
+from fastconv.bench.checking import (
+    Accept,
+    Call,
+    Check,
+    Tensors,
+    Twist,
+    bind,
+    check_attention,
+    check_late,
+    check_twice,
+    judge,
+    load,
+    results_at,
+)
 from fastconv.bench.device import Device
-from fastconv.bench.errors import Accuracy, compare
+from fastconv.bench.errors import Accuracy
 from fastconv.bench.guards import MeasurementError
 from fastconv.bench.precision import Precision, switch_state
 from fastconv.bench.statistics import Sample
 
-Tensors = Sequence[torch.Tensor]
-
-
-@dataclasses.dataclass
-class Call:
-    """Something that can be timed. `prepare` makes a call's arguments from the raw inputs and is not timed."""
-
-    run: Callable[..., Tensors]
-    prepare: Callable[[Tensors], Tensors] = lambda inputs: inputs
-    arithmetic_visible: bool = True  # False where a dispatch mode cannot look inside (compiled code)
-
-
-@dataclasses.dataclass
-class Check:
-    """Raw inputs and the float64 outputs they must give."""
-
-    inputs: Tensors
-    expected: Tensors
+__all__ = ["Call", "Check", "Effort", "Measurement", "measure", "time_cold"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +67,17 @@ def measure(
     call: Call,
     checks: Sequence[Check],
     precision: Precision,
-    accept: Callable[[Accuracy], str],
+    accept: Accept,
     effort: Effort = Effort(),
     seed: int = 0,
 ) -> Measurement:
     """Raises MeasurementError where the call is wrong or the timing would be a lie. `accept` returns a complaint or "".
 
-    `checks` are three: two before the timing, one hidden in it.
+    `checks` are four, see `Check`.
     """
     switches = switch_state()
-    guards.require_genuine_timers()
+    guards.require_genuine_functions()
+    generator = random.Random(seed)
     # The call sees one set of tensors whose contents change under it, without torch's version counter noticing.
     inputs = [tensor.clone(memory_format=torch.preserve_format) for tensor in checks[0].inputs]
     for check in checks:
@@ -88,70 +87,19 @@ def measure(
     output_bytes = sum(tensor.numel() * tensor.element_size() for tensor in first)
     del first
     accuracy = check_twice(device, call, inputs, checks, dtypes, accept)
-    peak = device.peak_bytes(_bound(call, inputs))
-    cold = _time_cold(device, call, inputs, checks, accept, effort, random.Random(seed))
-    warm = _time_warm(device, _bound(call, inputs), effort)
+    check_late(device, call, inputs, checks, accept)
+    check_attention(device, call, inputs, checks, generator)
+    load(inputs, checks[0].inputs)
+    peak = device.peak_bytes(bind(call, inputs))
+    cold = _time_cold(device, call, inputs, checks, accept, effort, generator)
+    _require_no_head_start(device, bind(call, inputs), cold)
+    warm, size = _time_warm(device, bind(call, inputs), effort)
+    _require_same_time_on_new_contents(device, call, inputs, size, generator)
     notes: list[str] = []
     graph = _time_graph(device, call, inputs, checks, accept, effort, notes)
-    guards.require_genuine_timers()
+    guards.require_genuine_functions()
     guards.require_same_switches(switches, switch_state())
     return Measurement(cold, warm, graph, accuracy, peak, output_bytes, notes)
-
-
-def check_twice(
-    device: Device,
-    call: Call,
-    inputs: Tensors,
-    checks: Sequence[Check],
-    dtypes: Sequence[torch.dtype],
-    accept: Callable[[Accuracy], str],
-) -> Accuracy:
-    """Two calls with different contents in the same input memory; returns the worse accuracy."""
-    held: Tensors = ()
-    accuracies = []
-    for number, check in enumerate(checks[:2]):
-        _load(inputs, check.inputs)
-        arguments = call.prepare(inputs)
-        device.synchronize()
-        guards.poison_allocator(check.expected, dtypes)
-        with guards.poisoned_allocations():
-            outputs = call.run(*arguments)
-            mark = device.record()
-        device.wait(mark)
-        # What is there when the call's own stream has come to its end, and no later.
-        results = [tensor.detach().clone() for tensor in outputs]
-        device.synchronize()
-        guards.require_own_memory(held, outputs)
-        guards.require_unchanged(check.inputs, inputs)
-        other = checks[1 - number].expected
-        accuracies.append(_judge(results, outputs, check.expected, other, accept))
-        held = outputs
-    return max(accuracies, key=lambda accuracy: accuracy.relative)
-
-
-def _judge(
-    results: Tensors, outputs: Tensors, expected: Tensors, other: Tensors, accept: Callable[[Accuracy], str]
-) -> Accuracy:
-    if len(results) != len(expected):
-        raise MeasurementError("wrong", f"{len(results)} outputs, not {len(expected)}")
-    for position, (result, output, right) in enumerate(zip(results, outputs, expected, strict=True)):
-        if result.shape != right.shape:
-            raise MeasurementError("wrong", f"output {position} is {tuple(result.shape)}, not {tuple(right.shape)}")
-        if guards.holds_poison(result) and not guards.holds_poison(right):
-            if guards.holds_poison(output):
-                raise MeasurementError("unwritten", f"output {position} was not written everywhere")
-            raise MeasurementError("unfinished", f"output {position} was still being written when its stream was done")
-    accuracy = compare(results, expected)
-    if complaint := accept(accuracy):
-        if accept(compare(results, other)) == "":
-            raise MeasurementError("cached", "the outputs are those of other inputs")
-        raise MeasurementError("wrong", complaint)
-    return accuracy
-
-
-def _load(inputs: Tensors, contents: Tensors) -> None:
-    for tensor, content in zip(inputs, contents, strict=True):
-        tensor.data.copy_(content)
 
 
 def _spread(content: torch.Tensor) -> float:
@@ -159,41 +107,36 @@ def _spread(content: torch.Tensor) -> float:
     return float(content.flatten()[:4096].float().std()) if content.numel() > 1 else 1.0
 
 
-def _bound(call: Call, inputs: Tensors) -> Callable[[], Tensors]:
-    arguments = call.prepare(inputs)
-    return lambda: call.run(*arguments)
-
-
 def _time_cold(
     device: Device,
     call: Call,
     inputs: Tensors,
     checks: Sequence[Check],
-    accept: Callable[[Accuracy], str],
+    accept: Accept,
     effort: Effort,
     generator: random.Random,
 ) -> Sample:
-    pause = _pause_for(device, _bound(call, inputs))
-    once = _one_cold(device, _bound(call, inputs), pause)[0]
+    pause = _pause_for(device, bind(call, inputs))
+    once = _one_cold(device, bind(call, inputs), pause)[0]
     count = min(max(effort.least, int(effort.seconds / max(once, 1e-6))), effort.most)
     checked = generator.randrange(count)
     spreads = [_spread(content) for content in checks[0].inputs]
     seconds = []
     for iteration in range(count):
         if iteration == checked:
-            _load(inputs, checks[2].inputs)
+            load(inputs, checks[2].inputs)
         else:
             for tensor, content, spread in zip(inputs, checks[0].inputs, spreads, strict=True):
                 if tensor.dtype.is_floating_point:
                     tensor.data.normal_(0, spread)
                 else:
                     tensor.data.copy_(content)
-        elapsed, outputs = _one_cold(device, _bound(call, inputs), pause)
+        elapsed, outputs = _one_cold(device, bind(call, inputs), pause)
         if iteration == checked:
             results = [tensor.detach().clone() for tensor in outputs]
             device.synchronize()
             guards.require_unchanged(checks[2].inputs, inputs)
-            _judge(results, outputs, checks[2].expected, checks[1].expected, accept)
+            judge(results, outputs, checks[2].expected, checks[1].expected, accept)
         seconds.append(elapsed)
     return Sample.of(seconds)
 
@@ -228,8 +171,27 @@ def _one_cold(device: Device, bound: Callable[[], Tensors], pause: float) -> tup
     return device.seconds_between(start, end), outputs
 
 
-def _time_warm(device: Device, bound: Callable[[], object], effort: Effort) -> Sample:
-    """Batches of calls in a row, each batch's events set against the host's clock."""
+def _require_no_head_start(device: Device, bound: Callable[[], Tensors], cold: Sample) -> None:
+    """A few cold calls without the pause before them, in which a call's work on another stream could run unseen.
+
+    The device then waits for the host, so what the host needs to queue the call is taken off.
+    """
+    seconds = []
+    for _ in range(3):
+        device.flush_cache()
+        device.synchronize()
+        begun = device.host_seconds()
+        start = device.record()
+        bound()
+        queued = device.host_seconds() - begun
+        end = device.record()
+        device.synchronize()
+        seconds.append(device.seconds_between(start, end) - queued)
+    guards.require_no_head_start(cold.median, min(seconds))
+
+
+def _time_warm(device: Device, bound: Callable[[], object], effort: Effort) -> tuple[Sample, int]:
+    """Batches of calls in a row, each batch's events set against the host's clock; and how many calls a batch has."""
     size = 4
     while True:
         device_seconds, _ = _one_batch(device, bound, size)
@@ -249,7 +211,36 @@ def _time_warm(device: Device, bound: Callable[[], object], effort: Effort) -> S
     # A busy host delays some batches; work hidden from the events delays nearly all of them.
     if len(disagreements) > batches // 2:
         raise disagreements[-1]
-    return Sample.of(seconds)
+    return Sample.of(seconds), size
+
+
+def _require_same_time_on_new_contents(
+    device: Device, call: Call, inputs: Tensors, size: int, generator: random.Random
+) -> None:
+    """Batches on inputs that stay beside batches on inputs that change before every call, the changes' own time taken off.
+
+    A result that is remembered by the contents of its inputs is right, and gives itself away here.
+    """
+    arguments = call.prepare(inputs)
+    twists = [Twist(tensor, generator) for tensor in inputs if tensor.dtype.is_floating_point]
+
+    def twist() -> None:
+        for one in twists:
+            one()
+
+    def twist_and_run() -> None:
+        twist()
+        call.run(*arguments)
+
+    pairs = []
+    while len(pairs) < 12 and not guards.same_time(
+        pairs
+    ):  # a busy host delays some batches, what is remembered never all
+        staying, _ = _one_batch(device, lambda: call.run(*arguments), size)
+        twists_alone, _ = _one_batch(device, twist, size)
+        changing, _ = _one_batch(device, twist_and_run, size)
+        pairs.append((staying / size, (changing - twists_alone) / size))
+    guards.require_same_time_on_new_contents(pairs)
 
 
 def _one_batch(device: Device, bound: Callable[[], object], size: int) -> tuple[float, float]:
@@ -269,13 +260,13 @@ def _time_graph(
     call: Call,
     inputs: Tensors,
     checks: Sequence[Check],
-    accept: Callable[[Accuracy], str],
+    accept: Accept,
     effort: Effort,
     notes: list[str],
 ) -> Sample | None:
-    _load(inputs, checks[0].inputs)
+    load(inputs, checks[0].inputs)
     try:
-        graph = device.capture(_bound(call, inputs))
+        graph = device.capture(bind(call, inputs))
     except NotImplementedError:
         return None
     except RuntimeError as error:
@@ -284,10 +275,9 @@ def _time_graph(
         return None
     for output in graph.outputs:
         guards.poison(output.detach())
+    # Contents that the call had not seen when it was captured: a graph that only copies a result is found out.
+    load(inputs, checks[3].inputs)
     graph.replay()
-    mark = device.record()
-    device.wait(mark)
-    results = [tensor.detach().clone() for tensor in graph.outputs]
-    device.synchronize()
-    _judge(results, graph.outputs, checks[0].expected, checks[2].expected, accept)
-    return _time_warm(device, graph.replay, effort)
+    results = results_at(device, device.record(), graph.outputs)
+    judge(results, graph.outputs, checks[3].expected, checks[0].expected, accept)
+    return _time_warm(device, graph.replay, effort)[0]

@@ -17,10 +17,10 @@ from fastconv import emulator
 from fastconv.analysis import candidates_on
 from fastconv.bench import contestants
 from fastconv.bench.cases import Case, problems
+from fastconv.bench.checking import check_twice
 from fastconv.bench.device import CpuDevice
 from fastconv.bench.errors import Accuracy, complaint_about
 from fastconv.bench.hardware import Gpu
-from fastconv.bench.measurement import check_twice
 from fastconv.bench.precision import PRECISIONS, switches
 from fastconv.bench.results import Row
 from fastconv.bench.rows import make_row

@@ -2,8 +2,9 @@
 
 import torch
 
+from fastconv.bench.checking import Call
 from fastconv.bench.contestants import pytorch
-from fastconv.bench.measurement import Call
+from fastconv.bench.surroundings import settable_cudnn
 
 
 def right(case):
@@ -28,3 +29,24 @@ def out_of_memory(case):
 
 def elsewhere(case):
     return None
+
+
+def leaves_deterministic(case):
+    """Right, but from now on cuDNN may not choose its fastest kernels."""
+    _set("deterministic", True)
+    return pytorch(case)
+
+
+def leaves_benchmark_limit(case):
+    inner = pytorch(case)
+
+    def run(*arguments):
+        _set("benchmark_limit", 1)
+        return inner.run(*arguments)
+
+    return Call(run, inner.prepare)
+
+
+def _set(name, value):
+    with settable_cudnn():
+        setattr(torch.backends.cudnn, name, value)

@@ -1,7 +1,8 @@
 """A device with streams and a clock of its own: work is done when its time comes, not when it is queued.
 
-Tensors are ordinary CPU tensors. `launch` queues an action on a stream; it takes effect when a wait reaches its end. The host's
-clock moves with launches and waits. So asynchronous cheats can be played on a machine without a GPU, exactly and repeatably.
+Tensors are ordinary CPU tensors. `launch` queues a kernel on a stream; its writes appear when a wait reaches its end. The
+host's clock moves with launches and waits. So asynchronous cheats can be played on a machine without a GPU, exactly and
+repeatably.
 """
 
 import contextlib
@@ -30,16 +31,25 @@ class SimulatedDevice:
         self.number = 0
         self.recording = None
 
-    def launch(self, seconds, action=lambda: None, stream="main"):
-        """A kernel of that length, whose writes appear when it ends."""
+    def launch(self, seconds, out=None, compute=lambda: None, stream="main"):
+        """A kernel of that length. It reads its inputs in the stream's order, so what they are now; it writes when it ends."""
         if self.recording is not None:
-            self.recording.append((seconds, action, stream))
+            self.recording.append(lambda: self.launch(seconds, out, compute, stream))
             return
+        result = compute()
         self.host += LAUNCH
         begin = max(self.ends.get(stream, 0.0), self.host)
         self.ends[stream] = begin + seconds
         self.number += 1
-        self.queue.append((self.ends[stream], self.number, action))
+        if out is not None:
+            self.queue.append((self.ends[stream], self.number, lambda: out.copy_(result)))
+
+    def join(self, stream):
+        """The main stream waits for all that is queued in another one."""
+        if self.recording is not None:
+            self.recording.append(lambda: self.join(stream))
+        else:
+            self.ends["main"] = max(self.ends["main"], self.ends.get(stream, 0.0))
 
     def _run_until(self, time):
         due = sorted(entry for entry in self.queue if entry[0] <= time)
@@ -79,12 +89,14 @@ class SimulatedDevice:
             self.recording = None
 
     def capture(self, call):
+        call()  # as on a real device, where a call must have run before it can be captured
+        self.synchronize()
         with self._capturing() as launches:
             outputs = call()
 
         def replay():
-            for seconds, action, stream in launches:
-                self.launch(seconds, action, stream)
+            for launch in launches:
+                launch()
 
         return Graph(replay, outputs)
 

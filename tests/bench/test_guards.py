@@ -6,13 +6,14 @@ import time
 import pytest
 import torch
 
-from fastconv.bench import guards, measurement
+from fastconv.bench import checking, guards, measurement
+from fastconv.bench.checking import Call, Check
 from fastconv.bench.device import CpuDevice
 from fastconv.bench.errors import compare, complaint_about
 from fastconv.bench.guards import MeasurementError
-from fastconv.bench.measurement import Call, Check, Effort, measure
+from fastconv.bench.measurement import Effort, measure
 from fastconv.bench.precision import precision_named
-from tests.bench.simulated import SimulatedDevice
+from tests.bench.simulated import LAUNCH, SimulatedDevice
 
 FLOAT32 = precision_named("float32")
 EFFORT = Effort(seconds=2e-3, least=4, most=8, batch_seconds=2e-3)
@@ -26,7 +27,7 @@ def work(x, w):
 def checks(factor=1.0):
     generator = torch.Generator().manual_seed(7)
     pairs = []
-    for _ in range(3):
+    for _ in range(4):
         inputs = [torch.randn(24, 16, generator=generator) * factor, torch.randn(16, 20, generator=generator)]
         pairs.append(Check(inputs, [work(*(tensor.double() for tensor in inputs))]))
     return tuple(pairs)
@@ -40,8 +41,8 @@ def accept(accuracy):
 CHECKS = checks()
 
 
-def timed(device, run, given=CHECKS, precision=FLOAT32, **options):
-    return measure(device, Call(run), given, precision, accept, EFFORT, **options)
+def timed(device, run, given=CHECKS, precision=FLOAT32, prepare=lambda inputs: inputs):
+    return measure(device, Call(run, prepare), given, precision, accept, EFFORT)
 
 
 def honest(device):
@@ -49,7 +50,7 @@ def honest(device):
 
     def run(x, w):
         out = torch.empty(x.shape[0], w.shape[1])
-        device.launch(KERNEL, lambda: out.copy_(work(x, w)))
+        device.launch(KERNEL, out, lambda: work(x, w))
         return [out]
 
     return run
@@ -81,7 +82,7 @@ def late_on_another_stream(device):
     def run(x, w):
         out = torch.empty(x.shape[0], w.shape[1])
         x, w = x.clone(), w.clone()
-        device.launch(2 * KERNEL, lambda: out.copy_(work(x, w)), stream="other")
+        device.launch(2 * KERNEL, out, lambda: work(x, w), stream="other")
         return [out]
 
     return run
@@ -122,14 +123,14 @@ def test_without_poison_an_unfinished_output_can_look_right(monkeypatch):
     def run(x, w):
         out = torch.empty(x.shape[0], w.shape[1])
         if bool(torch.isnan(out).all()):
-            device.launch(2 * KERNEL, lambda: out.copy_(work(x, w)), stream="other")
+            device.launch(2 * KERNEL, out, lambda: work(x, w), stream="other")
         else:  # what a reused block of the allocator would hold
             out.copy_(right.setdefault(float(x[0, 0]), work(x, w)))
         return [out]
 
     expect_caught("unfinished", device, run)
     monkeypatch.setattr(guards, "poison", lambda tensor: tensor.zero_())
-    measurement.check_twice(device, Call(run), [t.clone() for t in CHECKS[0].inputs], CHECKS, [torch.float32], accept)
+    checking.check_twice(device, Call(run), [t.clone() for t in CHECKS[0].inputs], CHECKS, [torch.float32], accept)
 
 
 # --- work on a side stream
@@ -140,7 +141,7 @@ def hidden_work(device):
 
     def run(x, w):
         out = torch.empty(x.shape[0], w.shape[1])
-        device.launch(KERNEL / 10, lambda: out.copy_(work(x, w)))
+        device.launch(KERNEL / 10, out, lambda: work(x, w))
         device.launch(KERNEL, stream="other")
         return [out]
 
@@ -173,7 +174,7 @@ def test_an_output_with_one_column_never_written_is_caught():
 
     def run(x, w):
         out = torch.empty(x.shape[0], w.shape[1])
-        device.launch(KERNEL, lambda: out[:, :-1].copy_(work(x, w)[:, :-1]))
+        device.launch(KERNEL, out[:, :-1], lambda: work(x, w)[:, :-1])
         return [out]
 
     expect_caught("unwritten", device, run)
@@ -184,11 +185,11 @@ def test_an_output_left_over_in_the_last_calls_memory_is_caught(monkeypatch):
     out = torch.empty(24, 20)
 
     def run(x, w):
-        device.launch(KERNEL, lambda: out.copy_(work(x, w)))
+        device.launch(KERNEL, out, lambda: work(x, w))
         return [out]
 
     expect_caught("left over", device, run)
-    without(monkeypatch, "require_own_memory")
+    without(monkeypatch, "require_own_memory", "require_different")
     timed(device, run)
 
 
@@ -238,22 +239,170 @@ def test_a_result_cached_only_after_the_checks_is_caught_while_timing(monkeypatc
 
         def run(x, w):
             calls.append(1)
-            if len(calls) <= 4:
+            if len(calls) <= 10:  # what comes before the timing
                 last[:] = [work(x, w)]
             return [last[0].clone()]
 
         return run
 
-    expect_caught("cached", CpuDevice(), cheat())
-    honest_judge = measurement._judge
-    seen = []
-
-    def only_first_two(*arguments):
-        seen.append(1)
-        return honest_judge(*arguments) if len(seen) <= 2 else None
-
-    monkeypatch.setattr(measurement, "_judge", only_first_two)
+    expect_caught("wrong", CpuDevice(), cheat())
+    monkeypatch.setattr(measurement, "judge", lambda *arguments: None)
     timed(CpuDevice(), cheat())
+
+
+@pytest.mark.parametrize(
+    "key", [lambda x, w: x[0, 0], lambda x, w: x.sum(), lambda x, w: w[0, 0]], ids=["x", "sum", "w"]
+)
+def test_a_result_remembered_by_a_sample_of_its_inputs_is_caught(monkeypatch, key):
+    """Fresh contents are always new to it, so every check of a result passes; a change of a few elements is not noticed."""
+
+    def cheat():
+        store = {}
+
+        def run(x, w):
+            return [store.setdefault(float(key(x, w)), work(x, w)).clone()]
+
+        return run
+
+    expect_caught("cached", CpuDevice(), cheat())
+    without(monkeypatch, "require_different", "require_same_time_on_new_contents")
+    timed(CpuDevice(), cheat())
+
+
+def test_a_result_remembered_by_all_of_its_inputs_is_caught_by_its_time(monkeypatch):
+    """It is right, always. But a loop over the same inputs would be said to take what a look-up takes."""
+
+    def cheat(device):
+        store = {}
+
+        def run(x, w):
+            out, key = torch.empty(x.shape[0], w.shape[1]), (x.numpy().tobytes(), w.numpy().tobytes())
+            seconds = KERNEL / 50 if key in store and device.recording is None else KERNEL
+            device.launch(
+                seconds, out, lambda: store.setdefault((x.numpy().tobytes(), w.numpy().tobytes()), work(x, w))
+            )
+            return [out]
+
+        return run
+
+    device = SimulatedDevice()
+    expect_caught("cached", device, cheat(device))
+    without(monkeypatch, "require_same_time_on_new_contents")
+    device = SimulatedDevice()
+    result = timed(device, cheat(device))
+    assert result.warm.median < KERNEL / 5 < result.cold.median
+
+
+def test_calls_left_out_in_a_row_of_them_are_caught(monkeypatch):
+    """Every call that is waited for is honest; one that follows another at once returns what that one did."""
+
+    def cheat(device):
+        last = {"begun": -1.0}
+
+        def run(x, w):
+            out = torch.empty(x.shape[0], w.shape[1])
+            if device.host_seconds() - last["begun"] < 2 * LAUNCH and device.recording is None:
+                device.launch(0.0, out, lambda old=last["out"]: old)
+            else:
+                device.launch(KERNEL, out, lambda: work(x, w))
+            last.update(out=out, begun=device.host_seconds())
+            return [out]
+
+        return run
+
+    device = SimulatedDevice()
+    expect_caught("cached", device, cheat(device))
+    without(monkeypatch, "require_different", "require_same_time_on_new_contents")
+    device = SimulatedDevice()
+    assert timed(device, cheat(device)).warm.median < KERNEL / 5
+
+
+def test_a_graph_that_only_copies_a_result_is_caught():
+    def cheat(device):
+        last = []
+
+        def run(x, w):
+            out = torch.empty(x.shape[0], w.shape[1])
+            if device.recording is None:
+                last[:] = [work(x, w)]
+                device.launch(KERNEL, out, lambda: work(x, w))
+            else:
+                device.launch(KERNEL / 50, out, lambda result=last[0]: result)
+            return [out]
+
+        return run
+
+    device = SimulatedDevice()
+    expect_caught("cached", device, cheat(device))
+    device = SimulatedDevice()
+    unchanging = (*CHECKS[:3], CHECKS[0])  # a graph is then checked on what it was captured with
+    assert timed(device, cheat(device), given=unchanging).graph.median < KERNEL / 5
+
+
+# --- work where the clock does not run
+
+
+def test_work_done_while_arguments_are_prepared_is_caught(monkeypatch):
+    cheat = {"run": lambda y: [y.clone()], "prepare": lambda inputs: [work(*inputs)]}
+    expect_caught("prepared", CpuDevice(), **cheat)
+    without(monkeypatch, "require_work_in_the_call", "require_different")
+    timed(CpuDevice(), **cheat)
+
+
+def test_weights_rearranged_while_arguments_are_prepared_are_caught():
+    prepare = lambda inputs: [inputs[0], inputs[1].t().contiguous()]  # noqa: E731
+    expect_caught("prepared", CpuDevice(), lambda x, rearranged: [x @ rearranged.t()], prepare=prepare)
+
+
+class Lazy(torch.Tensor):
+    """Computes what it holds when somebody first looks at it."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            for one in args:
+                if isinstance(one, Lazy) and one.waiting:
+                    x, w = one.waiting
+                    one.waiting = None
+                    time.sleep(2e-3)
+                    one.as_subclass(torch.Tensor).copy_(work(x, w))
+            result = func(*args, **(kwargs or {}))
+            return result.as_subclass(torch.Tensor) if isinstance(result, torch.Tensor) else result
+
+
+def test_an_output_computed_only_when_it_is_looked_at_is_caught(monkeypatch):
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1]).as_subclass(Lazy)
+        out.waiting = (x, w)
+        return [out]
+
+    expect_caught("lazy", CpuDevice(), run)
+    without(monkeypatch, "require_plain", "require_different")
+    assert timed(CpuDevice(), run).cold.median < 1e-3
+
+
+def test_an_output_on_another_device_is_caught():
+    expect_caught("lazy", CpuDevice(), lambda x, w: [work(x, w).to("meta")])
+
+
+def head_start(device):
+    """All work on another stream, which does not wait for what the clock waits for. The output is right and on time."""
+
+    def run(x, w):
+        out = torch.empty(x.shape[0], w.shape[1])
+        device.launch(KERNEL, out, lambda: work(x, w), stream="other")
+        device.join("other")
+        return [out]
+
+    return run
+
+
+def test_work_that_begins_before_the_clock_does_is_caught(monkeypatch):
+    device = SimulatedDevice()
+    expect_caught("side stream", device, head_start(device))
+    without(monkeypatch, "require_no_head_start")
+    device = SimulatedDevice()
+    assert timed(device, head_start(device)).cold.median < KERNEL / 5
 
 
 # --- a mutated input
@@ -274,12 +423,14 @@ def test_a_mutated_input_is_caught(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(o, n) for o, n, _ in guards._TIMERS], ids=lambda v: getattr(v, "__name__", v)
+    ("kind", "owner", "name"),
+    [one[:3] for one in guards._GENUINE],
+    ids=[f"{getattr(owner, '__name__', owner)}.{name}" for _, owner, name, _ in guards._GENUINE],
 )
-def test_a_patched_timer_is_caught(monkeypatch, owner, name):
+def test_a_patched_timer_or_judge_is_caught(monkeypatch, kind, owner, name):
     device = SimulatedDevice()
     monkeypatch.setattr(owner, name, lambda *arguments, **options: 0.0)
-    expect_caught("timer", device, honest(device))
+    expect_caught(kind, device, honest(device))
 
 
 def test_a_timer_patched_during_the_call_is_caught(monkeypatch):
@@ -291,7 +442,7 @@ def test_a_timer_patched_during_the_call_is_caught(monkeypatch):
         return inner(x, w)
 
     expect_caught("timer", device, run)
-    without(monkeypatch, "require_genuine_timers")
+    without(monkeypatch, "require_genuine_functions")
     timed(device, run)
 
 
@@ -310,7 +461,7 @@ def test_zeros_and_constants_as_input_are_caught(monkeypatch, fill):
         check.inputs[0].fill_(fill)
         check.expected[0].copy_(work(*(tensor.double() for tensor in check.inputs)))
     expect_caught("zeros", CpuDevice(), lambda x, w: [work(x, w)], given=given)
-    without(monkeypatch, "require_random")
+    without(monkeypatch, "require_random", "require_different")
     timed(CpuDevice(), lambda x, w: [work(x, w)], given=given)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from fastconv.bench import runner
 from fastconv.bench.cases import Case, Selection, select
 from fastconv.bench.contestants import ours, pytorch
 from fastconv.bench.device import CpuDevice
@@ -15,6 +16,7 @@ from fastconv.bench.names import UnknownNameError
 from fastconv.bench.precision import PRECISIONS, precision_named
 from fastconv.bench.results import set_ratios
 from fastconv.bench.runner import DeviceLostError, Field, make_checks, make_inputs, pytorch_accuracy, run_case
+from fastconv.bench.statistics import Sample
 from fastconv.bench.suite import load_suite, scaled_down, suite_names
 
 UNREACHABLE = Ceilings("for tests", 1e18, dict.fromkeys(PRECISIONS, 1e21), measured=False)
@@ -63,6 +65,15 @@ def test_our_call_of_every_pass_computes_what_the_reference_computes(case):
     assert compare(call.run(*call.prepare(check.inputs)), check.expected).relative < 1e-14
 
 
+@pytest.mark.parametrize("case", EVERY_PASS, ids=lambda case: case.key)
+def test_no_guard_rejects_an_honest_call_of_any_pass(case):
+    rows, _ = run(case)
+    assert {name: (row.status, row.reason) for name, row in rows.items()} == {
+        "pytorch": ("ok", ""),
+        "fastconv-aten": ("ok", ""),
+    }
+
+
 def test_a_case_gives_a_row_for_every_contestant():
     rows, begun = run(Case(STEM, "fwd", "float32", "nchw", 2), peers=("tests.bench.peers:right",))
     assert list(rows) == ["pytorch", "tests.bench.peers:right", "fastconv-aten"]
@@ -104,6 +115,34 @@ def test_a_figure_above_the_roofline_is_rejected():
     assert rows["fastconv-aten"].status == "rejected"
     assert "above the roofline" in rows["fastconv-aten"].reason
     assert rows["fastconv-aten"].cold is None
+
+
+def test_a_warm_figure_above_the_arithmetic_peak_is_rejected(monkeypatch):
+    """A warm call may find its bytes in the cache, but it cannot find its arithmetic done."""
+    honest = runner.measure
+
+    def flattered(*arguments):
+        result = honest(*arguments)
+        return dataclasses.replace(result, warm=Sample(1e-12, 1e-12, 1e-12, 9))
+
+    case = Case(STEM, "fwd", "float32", "nchw", 2)
+    ceilings = Ceilings("for tests", 1e18, {"float32": case.flops() / 1e-9}, measured=False)
+    assert run(case, ceilings)[0]["fastconv-aten"].status == "ok"
+    monkeypatch.setattr(runner, "measure", flattered)
+    row = run(case, ceilings)[0]["fastconv-aten"]
+    assert row.status == "rejected"
+    assert "above the roofline: warm" in row.reason
+
+
+@pytest.mark.parametrize("setting", ["deterministic", "benchmark_limit"])
+def test_a_contestant_that_slows_its_rivals_is_rejected_and_the_setting_put_back(setting):
+    before = getattr(torch.backends.cudnn, setting)
+    peer = f"tests.bench.peers:leaves_{setting}"
+    rows, _ = run(Case(STEM, "fwd", "float32", "nchw", 2), peers=(peer,))
+    assert rows[peer].status == "rejected"
+    assert f"cudnn.{setting}" in rows[peer].reason
+    assert getattr(torch.backends.cudnn, setting) == before
+    assert rows["fastconv-aten"].status == "ok"
 
 
 def test_a_case_whose_reference_fails_is_rows_that_say_so():
