@@ -62,6 +62,17 @@ PoolKernel<Index> kernel_of(const PoolProblem& problem) {
   }
 }
 
+// Instructions that a thread executes for an output, as the machine code has them, roughly: what binds these kernels.
+double instructions_of(const PoolProblem& problem) {
+  const double outputs = static_cast<double>(output_of(problem).count());
+  if (problem.pass == PoolPass::forward) return outputs * (40 + 12.0 * problem.kernel[0] * problem.kernel[1]);
+  if (problem.pass != PoolPass::backward) return outputs * 40;
+  const auto windows = [&](int axis) {
+    return static_cast<double>(ceil_div(problem.kernel[axis], problem.stride[axis]));
+  };
+  return outputs * (40 + 25 * windows(0) * windows(1));
+}
+
 Description describe(const PoolProblem& problem) {
   Description description;
   description.blocks = static_cast<unsigned>(blocks_of(problem));
@@ -71,7 +82,9 @@ Description describe(const PoolProblem& problem) {
   Work work;
   work.bytes = static_cast<double>(description.compulsory_bytes);
   work.blocks = description.blocks;
-  description.predicted_seconds = predict_seconds(work, problem.dtype, problem.target);
+  work.multiply_adds = instructions_of(problem);
+  // Whatever the type of the elements, comparing and addressing run at the rate of float32.
+  description.predicted_seconds = predict_seconds(work, DataType::float32, problem.target);
   return description;
 }
 

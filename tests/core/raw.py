@@ -99,9 +99,11 @@ def pool(
     x: torch.Tensor,
     y: torch.Tensor,
     offsets: torch.Tensor,
+    family: str = "max_pool",
+    config: str = "",
     **geometry: Any,
 ) -> dict[str, Any]:
-    """Runs a pooling pass; the indices are written to y."""
+    """Runs a pooling pass by a family's kernel for it; the indices are written to y."""
     problem = core.PoolProblem(
         pool_pass=pool_pass,
         dtype=NAMES[dtype],
@@ -112,7 +114,7 @@ def pool(
         **geometry,
     )
     tensors = (None, None, offsets, y) if pool_pass == "indices" else (x, y, offsets, None)
-    return launch(core, problem, f"max_pool_{pool_pass}", "", tensors)
+    return launch(core, problem, f"{family}_{pool_pass}", config, tensors)
 
 
 def channel_sums(core: Any, x: torch.Tensor, **target: int) -> tuple[torch.Tensor, dict[str, Any]]:

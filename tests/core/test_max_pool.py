@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tests.core import raw
+from tests.core.pool_support import Window, all_passes, forward
 
 INF = float("inf")
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    shape: tuple[int, int, int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    ceil_mode: bool = False
-
-    @property
-    def keywords(self) -> dict[str, Any]:
-        return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-
-    def reference(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return F.max_pool2d(
-            x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode, return_indices=True
-        )
-
 
 WINDOWS = {
     "2x2": Window((2, 3, 8, 6), (2, 2), (2, 2)),
@@ -44,47 +22,6 @@ WINDOWS = {
     "window with nothing in it": Window((1, 1, 1, 4), (2, 2), (1, 1), (1, 1), (2, 2)),
     "empty batch": Window((0, 3, 6, 6), (2, 2), (2, 2)),
 }
-
-
-def forward(
-    core: ModuleType, x: torch.Tensor, window: Window, layout: str = "contiguous", **keywords: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(y, indices, offsets)"""
-    shape = tuple(window.reference(x.double())[0].shape)
-    offsets_dtype = keywords.pop("offsets_dtype", torch.uint8)
-    y, offsets = raw.unwritten(shape, x.dtype, layout), raw.unwritten(shape, offsets_dtype, layout)
-    raw.pool(core, "forward", x.dtype, x, y, offsets, **window.keywords, **keywords)
-    indices = raw.unwritten(shape, torch.int64, layout)
-    raw.pool(core, "indices", x.dtype, x, indices, offsets, **window.keywords, **keywords)
-    return y, indices, offsets
-
-
-def all_passes(
-    core: ModuleType, window: Window, dtype: torch.dtype, layout: str = "contiguous", **keywords: Any
-) -> None:
-    x = raw.laid_out(raw.integers(window.shape, 3, dtype), layout)
-    expected, expected_indices = window.reference(x)
-    y, indices, offsets = forward(core, x, window, layout, **keywords)
-    keywords.pop("offsets_dtype", None)
-    assert torch.equal(y, expected)
-    assert torch.equal(indices, expected_indices)
-
-    # Windows with nothing in them have a winner outside of x, which nothing flows to.
-    columns = window.shape[2] * window.shape[3]
-    inside = indices < columns
-    places = torch.where(inside, indices, 0).flatten(2)
-    dy = raw.laid_out(raw.integers(tuple(y.shape), 4, dtype), layout)
-    dx = raw.unwritten(window.shape, dtype, layout)
-    raw.pool(core, "backward", dtype, dx, dy, offsets, **window.keywords, **keywords)
-    sums = torch.zeros(*window.shape[:2], columns, dtype=torch.float64)
-    sums.scatter_add_(2, places, (dy.double() * inside).flatten(2))
-    assert torch.equal(dx, sums.view(window.shape).to(dtype))
-
-    z = raw.laid_out(torch.randn(window.shape).to(dtype), layout)
-    picked = raw.unwritten(tuple(y.shape), dtype, layout)
-    raw.pool(core, "gather", dtype, z, picked, offsets, **window.keywords, **keywords)
-    wanted = z.flatten(2).gather(2, places).view(y.shape)
-    assert torch.equal(picked, torch.where(inside, wanted, torch.zeros_like(wanted)))
 
 
 @pytest.mark.parametrize("name", WINDOWS)

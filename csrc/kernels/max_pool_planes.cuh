@@ -1,0 +1,248 @@
+// Max pooling of dense NCHW tensors: 2x2 with stride 2, and 3x3 with stride 2 and padding 1.
+//
+// Rows of whole planes follow each other without a gap, so what a block reads and what it writes is one contiguous
+// piece of each tensor, whatever the width of a row: several planes, or a band of one. A block copies its piece into
+// shared memory in 16-byte accesses, computes there, and writes 16 bytes at a time. Global memory sees every byte once,
+// and the row that neighbouring bands share twice.
+//
+// Forward: a thread has one output column and walks down a strip of rows. The winner of a row of three, found once,
+// serves the window that ends there and the one that begins. Backward: a thread has two columns of dx and walks down
+// pairs of rows; the gradients and places of the windows over them are read once and passed on in registers. Every sum
+// is in the order of the windows.
+#pragma once
+
+#include "common/fast_division.h"
+#include "kernels/max_pool_best.cuh"
+#include "kernels/segment.cuh"
+
+namespace fastconv {
+
+constexpr int kPlaneThreads = 128;
+
+struct PlanePoolParameters {
+  const void* input;                               // forward: x [N * C, H, W]; backward: dy [N * C, P, Q]
+  void* output;                                    // forward: y [N * C, P, Q]; backward: dx [N * C, H, W]
+  uint8_t* offsets;                                // [N * C, P, Q]
+  int64_t planes;                                  // N * C
+  int height, width, output_height, output_width;  // H, W, P, Q
+  int planes_per_tile;                             // 1 where a plane has several bands
+  int band;                                        // output rows of a tile; backward: pairs of input rows
+  int strip;                                       // of these, what a thread walks down
+  FastDivider<uint32_t> bands, strips, columns;    // of a plane, of a tile's plane, of a row
+  bool has_pairs;                                  // W is even: columns 2q and 2q + 1 are one aligned access
+  int output_at, offsets_at;                       // where these are in shared memory, in bytes; the input is at 0
+};
+
+struct PlaneTile {
+  int64_t first_plane;
+  int planes, first_row, rows;  // output rows, or pairs of input rows
+};
+
+__device__ inline PlaneTile plane_tile(const PlanePoolParameters& p, int all_rows) {
+  uint32_t band = blockIdx.x;
+  const uint32_t group = p.bands.split(band);
+  PlaneTile tile;
+  tile.first_plane = static_cast<int64_t>(group) * p.planes_per_tile;
+  tile.planes = static_cast<int>(min(static_cast<int64_t>(p.planes_per_tile), p.planes - tile.first_plane));
+  tile.first_row = static_cast<int>(band) * p.band;
+  tile.rows = min(p.band, all_rows - tile.first_row);
+  return tile;
+}
+
+// Rows [first, end) of each of the tile's planes as one piece. Where there are several planes, all rows are in it.
+struct PlanePiece {
+  int64_t begin;  // in elements of the tensor
+  int count, first_row, rows_per_plane;
+
+  __device__ PlanePiece(const PlaneTile& tile, int first, int end, int rows, int columns)
+      : begin((tile.first_plane * rows + first) * columns),
+        count(((tile.planes - 1) * rows + end - first) * columns),
+        first_row(first),
+        rows_per_plane(rows) {}
+
+  // Elements from the piece's first to a row's.
+  __device__ int row(int plane, int row, int columns) const {
+    return (plane * rows_per_plane + row - first_row) * columns;
+  }
+};
+
+// The thread's next strip of the tile: calls body(plane, first row, rows, column).
+template <typename Body>
+__device__ __forceinline__ void for_each_strip(const PlanePoolParameters& p, const PlaneTile& tile, const Body& body) {
+  const int items = tile.planes * static_cast<int>(p.strips.divisor() * p.columns.divisor());
+#pragma unroll 1
+  for (int item = threadIdx.x; item < items; item += kPlaneThreads) {
+    uint32_t column = item;
+    uint32_t strip = p.columns.split(column);
+    const uint32_t plane = p.strips.split(strip);
+    const int first = static_cast<int>(strip) * p.strip;
+    body(static_cast<int>(plane), tile.first_row + first, min(p.strip, tile.rows - first), static_cast<int>(column));
+  }
+}
+
+// The winner of a window's row: columns 2q - padding .. of `row`, the first of which is at column 0. Its place is s.
+template <int kWindow, typename T>
+__device__ __forceinline__ PoolBest<AccumulatorOf<T>> best_of_row(const T* row, int q, int width, bool is_there,
+                                                                  bool has_pairs) {
+  using Value = AccumulatorOf<T>;
+  constexpr Value kLowest = lowest_pool_value<Value>();
+  const int column = 2 * q;
+  Value left = kLowest, middle = kLowest, right = kLowest;
+  if (has_pairs) {
+    if (is_there && column < width) {
+      const auto pair = ptx::load_vector<2>(row + column);
+      middle = Numeric<T>::load(pair[0]);
+      right = Numeric<T>::load(pair[1]);
+    }
+    if constexpr (kWindow == 3) {
+      // A pair for the sake of one: lanes that read every other word would meet in the same banks.
+      if (is_there && q > 0) left = Numeric<T>::load(ptx::load_vector<2>(row + column - 2)[1]);
+    }
+  } else {
+    if (is_there && column < width) middle = Numeric<T>::load(row[column]);
+    if (is_there && column + 1 < width) right = Numeric<T>::load(row[column + 1]);
+    if constexpr (kWindow == 3) {
+      if (is_there && q > 0) left = Numeric<T>::load(row[column - 1]);
+    }
+  }
+  if constexpr (kWindow == 3) {
+    PoolBest<Value> best{left, q > 0 ? 0 : 1};
+    take(best, middle, 1);
+    take(best, right, 2);
+    return best;
+  } else {
+    PoolBest<Value> best{middle, 0};
+    take(best, right, 1);
+    return best;
+  }
+}
+
+template <int kWindow, typename T>
+__global__ void __launch_bounds__(kPlaneThreads, 8)
+    max_pool_planes_forward_kernel(const __grid_constant__ PlanePoolParameters p) {
+  constexpr int kPadding = kWindowPadding<kWindow>;
+  using Value = AccumulatorOf<T>;
+  unsigned char* shared = ptx::dynamic_shared_memory<unsigned char>();
+
+  const PlaneTile tile = plane_tile(p, p.output_height);
+  const bool is_whole = p.planes_per_tile > 1;
+  const int last_row = is_whole ? p.height : min(p.height, 2 * (tile.first_row + tile.rows - 1) - kPadding + kWindow);
+  const PlanePiece x(tile, max(0, 2 * tile.first_row - kPadding), last_row, p.height, p.width);
+  fetch_segment(shared, p.input, x.begin * static_cast<int>(sizeof(T)), x.count * static_cast<int>(sizeof(T)),
+                kPlaneThreads);
+  ptx::commit_async_copies();
+
+  const PlanePiece y(tile, tile.first_row, tile.first_row + tile.rows, p.output_height, p.output_width);
+  const int64_t y_begin = y.begin * static_cast<int>(sizeof(T));
+  const T* inputs = reinterpret_cast<const T*>(shared + segment_lead(x.begin * static_cast<int>(sizeof(T))));
+  T* outputs = reinterpret_cast<T*>(shared + p.output_at + segment_lead(y_begin));
+  uint8_t* offsets = shared + p.offsets_at + segment_lead(y.begin);
+  ptx::wait_async_copies<0>();
+  __syncthreads();
+
+  for_each_strip(p, tile, [&](int plane, int first, int rows, int q) {
+    const auto best_of = [&](int h) {
+      return best_of_row<kWindow>(inputs + x.row(plane, h, p.width), q, p.width, h < p.height, p.has_pairs);
+    };
+    PoolBest<Value> above{lowest_pool_value<Value>(), q > 0 ? 3 : 4};  // of a window without its first row
+    if (kWindow == 3 && first > 0) above = best_of(2 * first - 1);
+    int place = y.row(plane, first, p.output_width) + q;
+#pragma unroll 1
+    for (int row = first; row < first + rows; ++row, place += p.output_width) {
+      PoolBest<Value> best = best_of(2 * row);
+      const PoolBest<Value> below = best_of(2 * row + 1);
+      if constexpr (kWindow == 3) {
+        const PoolBest<Value> middle = best;
+        best = above;
+        take(best, middle.value, middle.place + 3);
+        take(best, below.value, below.place + 6);
+        above = below;
+      } else {
+        take(best, below.value, below.place + 2);
+      }
+      outputs[place] = Numeric<T>::store(best.value);
+      offsets[place] = static_cast<uint8_t>(best.place);
+    }
+  });
+  __syncthreads();
+
+  store_segment<T>(p.output, y_begin, y.count * static_cast<int>(sizeof(T)), shared + p.output_at, kPlaneThreads);
+  store_segment<uint8_t>(p.offsets, y.begin, y.count, shared + p.offsets_at, kPlaneThreads);
+}
+
+template <int kWindow, typename T>
+__global__ void __launch_bounds__(kPlaneThreads, 8)
+    max_pool_planes_backward_kernel(const __grid_constant__ PlanePoolParameters p) {
+  using Value = AccumulatorOf<T>;
+  using Winner = PoolWinner<Value>;
+  unsigned char* shared = ptx::dynamic_shared_memory<unsigned char>();
+
+  // Pair i of dx's rows, 2i and 2i + 1, lies under the windows of row i, and for 3x3 of row i + 1.
+  const PlaneTile tile = plane_tile(p, (p.height + 1) / 2);
+  const bool is_whole = p.planes_per_tile > 1;
+  const int first_window = min(tile.first_row, p.output_height);
+  const int end_window =
+      is_whole ? p.output_height : min(p.output_height, tile.first_row + tile.rows + kWindowPadding<kWindow>);
+  const PlanePiece dy(tile, first_window, end_window, p.output_height, p.output_width);
+  const int64_t dy_begin = dy.begin * static_cast<int>(sizeof(T));
+  fetch_segment(shared, p.input, dy_begin, dy.count * static_cast<int>(sizeof(T)), kPlaneThreads);
+  fetch_segment(shared + p.offsets_at, p.offsets, dy.begin, dy.count, kPlaneThreads);
+  ptx::commit_async_copies();
+
+  const PlanePiece dx(tile, 2 * tile.first_row, min(p.height, 2 * (tile.first_row + tile.rows)), p.height, p.width);
+  const int64_t dx_begin = dx.begin * static_cast<int>(sizeof(T));
+  const T* gradients = reinterpret_cast<const T*>(shared + segment_lead(dy_begin));
+  const uint8_t* places = shared + p.offsets_at + segment_lead(dy.begin);
+  T* outputs = reinterpret_cast<T*>(shared + p.output_at + segment_lead(dx_begin));
+  ptx::wait_async_copies<0>();
+  __syncthreads();
+
+  for_each_strip(p, tile, [&](int plane, int first, int rows, int column) {
+    const auto winner_at = [&](int row, int q) {
+      if (row >= p.output_height || q >= p.output_width) return Winner{Value{0}, kNoWinner};
+      const int place = dy.row(plane, row, p.output_width) + q;
+      return Winner{Numeric<T>::load(gradients[place]), places[place]};
+    };
+    const Winner none{Value{0}, kNoWinner};
+    Winner here = winner_at(first, column), right = kWindow == 3 ? winner_at(first, column + 1) : none;
+    int place = dx.row(plane, 2 * first, p.width) + 2 * column;
+    const bool has_second_column = 2 * column + 1 < p.width;
+#pragma unroll 1
+    for (int row = first; row < first + rows; ++row, place += 2 * p.width) {
+      Value upper[2], lower[2];
+      Winner below = none, below_right = none;
+      if constexpr (kWindow == 3) {
+        below = winner_at(row + 1, column);
+        below_right = winner_at(row + 1, column + 1);
+        upper[0] = Value{0} + here.given_to(4);
+        upper[1] = Value{0} + here.given_to(5) + right.given_to(3);
+        lower[0] = Value{0} + here.given_to(7) + below.given_to(1);
+        lower[1] = Value{0} + here.given_to(8) + right.given_to(6) + below.given_to(2) + below_right.given_to(0);
+      } else {
+        if (row + 1 < first + rows) below = winner_at(row + 1, column);
+        upper[0] = Value{0} + here.given_to(0);
+        upper[1] = Value{0} + here.given_to(1);
+        lower[0] = Value{0} + here.given_to(2);
+        lower[1] = Value{0} + here.given_to(3);
+      }
+      const auto write = [&](int at, const Value(&values)[2]) {
+        const ptx::Vector<T, 2> pair{{Numeric<T>::store(values[0]), Numeric<T>::store(values[1])}};
+        if (p.has_pairs) {
+          ptx::store_vector(outputs + at, pair);
+        } else {
+          outputs[at] = pair[0];
+          if (has_second_column) outputs[at + 1] = pair[1];
+        }
+      };
+      write(place, upper);
+      if (2 * row + 1 < p.height) write(place + p.width, lower);
+      here = below;
+      right = below_right;
+    }
+  });
+  __syncthreads();
+
+  store_segment<T>(p.output, dx_begin, dx.count * static_cast<int>(sizeof(T)), shared + p.output_at, kPlaneThreads);
+}
+
+}  // namespace fastconv

@@ -1,0 +1,8 @@
+#include "launch/max_pool_windows_instances.h"
+
+namespace fastconv {
+
+template PlanePoolKernel plane_pool_kernel_of<float>(PoolPass, int);
+template ChannelPoolKernel channel_pool_kernel_of<float>(PoolPass, int);
+
+}  // namespace fastconv
