@@ -12,6 +12,8 @@
 namespace fastconv {
 
 constexpr int kChannelThreads = 128;
+// Resident blocks: 168 registers a thread hold three rows of five columns.
+constexpr int kChannelBlocks = 3;
 
 // Windows of a row that a thread has: of 3x3, two, so that they read 5 columns rather than 6.
 template <int kWindow>
@@ -89,7 +91,7 @@ struct ChannelWinners {
 };
 
 template <int kWindow, typename T>
-__global__ void __launch_bounds__(kChannelThreads, 4)
+__global__ void __launch_bounds__(kChannelThreads, kChannelBlocks)
     max_pool_channels_forward_kernel(const __grid_constant__ ChannelPoolParameters p) {
   constexpr int kElements = 16 / static_cast<int>(sizeof(T));
   constexpr int kWindows = kChannelColumns<kWindow>, kPadding = kWindowPadding<kWindow>;
@@ -192,7 +194,7 @@ struct ChannelWindowRow {
 };
 
 template <int kWindow, typename T>
-__global__ void __launch_bounds__(kChannelThreads, 4)
+__global__ void __launch_bounds__(kChannelThreads, kChannelBlocks)
     max_pool_channels_backward_kernel(const __grid_constant__ ChannelPoolParameters p) {
   constexpr int kElements = 16 / static_cast<int>(sizeof(T));
   constexpr int kWindows = kChannelColumns<kWindow>;

@@ -60,6 +60,7 @@ def all_passes(
     family: str = "max_pool",
     config: str = "",
     offsets_dtype: torch.dtype = torch.uint8,
+    general_backward: bool = False,
     **keywords: Any,
 ) -> None:
     """Forward and backward by the family, gather and indices by the general kernels: PyTorch's, exactly."""
@@ -76,6 +77,7 @@ def all_passes(
     places = torch.where(inside, indices, 0).flatten(2)
     dy = raw.laid_out(raw.integers(tuple(y.shape), 4, dtype), layout)
     dx = raw.unwritten(window.shape, dtype, layout)
+    chosen = {} if general_backward else chosen
     raw.pool(core, "backward", dtype, dx, dy, offsets, **chosen, **window.keywords, **keywords)
     sums = torch.zeros(*window.shape[:2], columns, dtype=torch.float64)
     sums.scatter_add_(2, places, (dy.double() * inside).flatten(2))
