@@ -40,9 +40,11 @@ class Analysis:
     roof_seconds: float
     predicted_seconds: float | None
     measured_seconds: float | None
-    channels_last_saves: (
-        float | None
-    )  # predicted seconds that channels_last operands would save; negative where they cost
+    #: Predicted seconds that channels_last operands would save; negative where they cost.
+    channels_last_saves: float | None
+    #: Predicted seconds of memory traffic that one kernel for the call and what follows it would save; 0 where nothing does.
+    fusion_saves: float
+    fusion_of: str  # "relu + max pool"; empty where nothing is left to fuse
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -86,8 +88,8 @@ def predicted(problem: Problem, candidate: Candidate) -> float | None:
     return candidate.predicted_seconds
 
 
-def analyse(problem: Problem, candidate: Candidate) -> Analysis:
-    """`problem` has the GPU as its target, or the device that the emulator plays."""
+def analyse(problem: Problem, candidate: Candidate, followed_by: Sequence[str] = ()) -> Analysis:
+    """`problem` has the GPU as its target, or the device that the emulator plays; `followed_by` as `explain` finds it."""
     gpu = gpu_of(problem.target)
     details = candidate.details
     grid, threads = _count(details, "grid", "programs"), _threads(candidate)
@@ -97,6 +99,7 @@ def analyse(problem: Problem, candidate: Candidate) -> Analysis:
         resident = occupancy(gpu, grid_blocks=grid, threads=threads, shared_bytes=shared or 0, registers=registers)
     roof = gpu.ceilings().roof(problem.flops(), problem.compulsory_bytes(), precision_of(problem))
     time = predicted(problem, candidate)
+    passes = separate_passes(problem, candidate, followed_by)
     return Analysis(
         gpu=gpu.name,
         tile=_tile(details),
@@ -115,7 +118,29 @@ def analyse(problem: Problem, candidate: Candidate) -> Analysis:
         predicted_seconds=time,
         measured_seconds=measured(problem).get(candidate_key(candidate)),
         channels_last_saves=_channels_last_saves(problem, time),
+        fusion_saves=len(passes) * _pass_seconds(problem, gpu) if passes else 0.0,
+        fusion_of=" + ".join(passes),
     )
+
+
+def separate_passes(problem: Problem, candidate: Candidate, followed_by: Sequence[str]) -> list[str]:
+    """What runs over the call's output after it and need not: each reads all of it, or writes what the next one reads."""
+    found = list(followed_by)
+    if isinstance(problem, FusedProblem):
+        if candidate.backend == "aten" and problem.activation != "identity":
+            found.insert(0, problem.activation)
+        if candidate.backend == "aten" or candidate.kernel == "unfused":
+            found.insert(0, "max pool")
+    elif isinstance(problem, ConvProblem) and candidate.backend == "aten" and problem.activation != "identity":
+        found.insert(0, problem.activation)  # ATen applies it in a pass of its own
+    return found
+
+
+def _pass_seconds(problem: Problem, gpu: Gpu) -> float:
+    """Reading and writing the convolution's output once, at the datasheet's bandwidth."""
+    conv = problem.conv if isinstance(problem, FusedProblem) else problem
+    written = conv.x if getattr(conv, "conv_pass", "fprop") == "dgrad" else conv.y
+    return 2 * math.prod(written.sizes) * conv.dtype.itemsize / gpu.ceilings().bytes_per_second
 
 
 def measured(problem: Problem) -> Mapping[str, float]:
@@ -157,7 +182,8 @@ def _tile(details: Mapping[str, Any]) -> str:
 
 def _channels_last_saves(problem: Problem, time: float | None) -> float | None:
     """Against the best candidate of the channels_last problem, by the cost model; None where it is channels_last already."""
-    if time is None or not isinstance(problem, ConvProblem | PoolProblem) or problem.x.is_channels_last():
+    known = isinstance(problem, ConvProblem | PoolProblem | FusedProblem)
+    if time is None or not known or problem.x.is_channels_last():
         return None
     other = in_channels_last(problem)
     times = [predicted(other, one) for one in candidates_on(other) if one.legal]
@@ -165,8 +191,11 @@ def _channels_last_saves(problem: Problem, time: float | None) -> float | None:
     return None if best is None else time - best
 
 
-def in_channels_last(problem: ConvProblem | PoolProblem) -> ConvProblem | PoolProblem:
+def in_channels_last(problem: ConvProblem | PoolProblem | FusedProblem) -> ConvProblem | PoolProblem | FusedProblem:
     """The same problem on channels_last operands."""
+    if isinstance(problem, FusedProblem):
+        conv, pool = in_channels_last(problem.conv), in_channels_last(problem.pool)
+        return dataclasses.replace(problem, conv=conv, pool=pool)
     names = ("x", "w", "y", "residual") if isinstance(problem, ConvProblem) else ("x", "y", "offsets")
     changed = {
         name: _channels_last(getattr(problem, name)) for name in names if getattr(problem, name, None) is not None

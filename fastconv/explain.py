@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.modules import module as torch_modules
 
 from fastconv import dispatch
+from fastconv.following import Following
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import (
     ChannelSumProblem,
@@ -24,7 +24,7 @@ from fastconv.problem import (
 from fastconv.table import as_text
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ExplainedCall:
     why: str
     rejected: tuple[Candidate, ...]  # each with its reason
     workspace_bytes: int
+    followed_by: tuple[str, ...] = ()  # modules that work on its output next and could be part of its kernel
 
     @property
     def where(self) -> str:
@@ -58,6 +59,7 @@ class ExplainedCall:
             "why": self.why,
             "rejected": [_candidate_dict(candidate) for candidate in self.rejected],
             "workspace_bytes": self.workspace_bytes,
+            "followed_by": list(self.followed_by),
         }
 
 
@@ -77,11 +79,11 @@ class Explanation:
         """Values that JSON can hold: each call with every candidate, what was predicted and measured of it, and the summary."""
         from fastconv import (
             analysis,
-            explain_details,
+            explain_summary,
         )  # they bring the harness along, which importing fastconv need not
         from fastconv.tuning.keys import candidate_key
 
-        found = explain_details.analyses(self.calls)
+        found = explain_summary.analyses(self.calls)
         calls = []
         for call, one in zip(self.calls, found, strict=True):
             looked_at = analysis.candidates_on(call.problem) if one is not None else []
@@ -100,7 +102,7 @@ class Explanation:
                     ],
                 }
             )
-        return {"calls": calls, "summary": explain_details.summary(self.calls, found)}
+        return {"calls": calls, "summary": explain_summary.summary(self.calls, found)}
 
     def on(self, gpu: str) -> Explanation:
         """What `auto` would choose for the same calls on a named GPU (A100, H100, H200), whether or not there is one here."""
@@ -117,39 +119,26 @@ class Explanation:
                 raise RuntimeError(f"no backend here can say what {describe(problem)} would run on")
             rejected = tuple(candidate for candidate in found if not candidate.legal)
             workspace = int(picked[0].details.get("workspace_bytes", 0))
-            moved.append(ExplainedCall(call.layer, call.is_backward, problem, "auto", *picked, rejected, workspace))
+            chosen, why = picked
+            moved.append(
+                dataclasses.replace(
+                    call,
+                    problem=problem,
+                    asked="auto",
+                    chosen=chosen,
+                    why=why,
+                    rejected=rejected,
+                    workspace_bytes=workspace,
+                )
+            )
         return Explanation(tuple(moved))
 
-    def __rich__(self) -> Group:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Group]:
+        from fastconv import explain_summary, explain_text
 
-        from fastconv import explain_details
-
-        table = Table(title=f"fastconv: {len(self.calls)} calls")
-        for heading in ("layer", "op", "problem", "backend", "kernel", "config", "why"):
-            table.add_column(heading, overflow="fold")
-        for call in self.calls:
-            chosen = call.chosen
-            problem = describe(call.problem)
-            table.add_row(
-                call.where, call.problem.op, problem, chosen.backend, chosen.kernel, chosen.config or "-", call.why
-            )
-        reasons = Counter((c.backend, c.kernel, c.reason) for call in self.calls for c in call.rejected)
-        parts: list[Any] = [table]
-        found = explain_details.analyses(self.calls)
-        if any(found):
-            parts.append(explain_details.details_table(self.calls, found))
-        parts += [Text(line) for line in explain_details.summary(self.calls, found)]
-        if not reasons:
-            return Group(*parts)
-        others = Table(title="not possible")
-        for heading in ("backend", "kernel", "reason", "times"):
-            others.add_column(heading, overflow="fold")
-        for (backend, kernel, reason), times in reasons.items():
-            others.add_row(backend, kernel, reason, str(times))
-        return Group(parts[0], others, *parts[1:])
+        found = explain_summary.analyses(self.calls)
+        lines = explain_summary.summary(self.calls, found)
+        yield explain_text.render(self.calls, found, lines, options.max_width)
 
     def __str__(self) -> str:
         return as_text(self)
@@ -176,7 +165,8 @@ def explain(fn_or_module: Callable[..., Any], *inputs: Any, **keywords: Any) -> 
     if not callable(fn_or_module):
         raise TypeError(f"explain(): fn_or_module is of type {type(fn_or_module).__name__}, but must be callable")
     calls: list[ExplainedCall] = []
-    with _running_modules(fn_or_module) as running:
+    following = Following()
+    with _running_modules(fn_or_module, calls, following) as running:
 
         def listener(choice: dispatch.Choice, plan: Plan) -> None:
             is_backward = torch._C._current_graph_task_id() != -1
@@ -196,22 +186,29 @@ def explain(fn_or_module: Callable[..., Any], *inputs: Any, **keywords: Any) -> 
 
         with dispatch.listening(listener):
             fn_or_module(*inputs, **keywords)
-    return Explanation(tuple(calls))
+    return Explanation(
+        tuple(dataclasses.replace(call, followed_by=following.after(number)) for number, call in enumerate(calls))
+    )
 
 
 @contextlib.contextmanager
-def _running_modules(fn_or_module: Callable[..., Any]) -> Iterator[list[str]]:
-    """The names of the modules that are running now, the innermost last."""
+def _running_modules(
+    fn_or_module: Callable[..., Any], calls: Sequence[ExplainedCall], following: Following
+) -> Iterator[list[str]]:
+    """The names of the modules that are running now, the innermost last. `following` hears of each that returns."""
     root = fn_or_module if isinstance(fn_or_module, torch.nn.Module) else None
     names = {} if root is None else {module: name for name, module in root.named_modules()}
     running: list[str] = []
+    begun: list[int] = []  # how many calls there were before each of them
 
     def enter(module: torch.nn.Module, _: Any) -> None:
         running.append(names.get(module) or type(module).__name__)
+        begun.append(len(calls))
 
-    def leave(module: torch.nn.Module, _: Any, __: Any) -> None:
+    def leave(module: torch.nn.Module, arguments: Any, output: Any) -> None:
         if running:  # a module that failed before `enter` leaves all the same
             running.pop()
+            following.returned(module, arguments, output, [call.problem for call in calls], begun.pop())
 
     hooks = (
         torch_modules.register_module_forward_pre_hook(enter),

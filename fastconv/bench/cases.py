@@ -185,20 +185,25 @@ def problems(case: Case, target: Target) -> list[Problem]:
 
     made: list[Problem] = []
     if case.direction in ("fwd", "fwd+bwd"):
-        made.append(make(forward_pass, has_bias=layer.bias, activation=layer.activation))
-        if layer.pool is not None:
-            inner = dataclasses.replace(case, direction="fwd")
-            made += _pool_problems(
-                inner, target, y, layer.pool.kernel, layer.pool.stride, layer.pool.padding, (1, 1), False
+        epilogue = {"has_bias": layer.bias, "activation": layer.activation}
+        if layer.pool is None:
+            made.append(make(forward_pass, **epilogue))
+        else:
+            window = {f"pool_{name}": value for name, value in dataclasses.asdict(layer.pool).items()}
+            made.append(
+                dispatch.make_conv_max_pool_problem(case.dtype, target, x=x, w=w, **window, **shared, **epilogue)
             )
     if layer.pool is not None and case.direction == "fwd+bwd":
         inner = dataclasses.replace(case, direction="dgrad")
         made += _pool_problems(
             inner, target, y, layer.pool.kernel, layer.pool.stride, layer.pool.padding, (1, 1), False
         )
+        if layer.bias:
+            made.append(dispatch.make_channel_sum_problem(case.dtype, target, _operand(case.sizes("dy"), case.layout)))
     for direction in ("dgrad", "wgrad"):
         if case.direction in (direction, "fwd+bwd"):
-            bias = {"has_bias": layer.bias and case.direction == "fwd+bwd"} if direction == "wgrad" else {}
+            with_bias = layer.bias and case.direction == "fwd+bwd" and layer.pool is None
+            bias = {"has_bias": with_bias} if direction == "wgrad" else {}
             made.append(make(backward[direction], **bias))
     return made
 

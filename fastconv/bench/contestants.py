@@ -200,25 +200,13 @@ def _our_forward(case: Case, backend: str) -> Callable[..., torch.Tensor]:
             x, w, bias, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation, backend=backend
         )
 
-    def convolve(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return fastconv.conv2d(
-            x,
-            w,
-            bias,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            activation=layer.activation,
-            backend=backend,
-        )
-
+    convolution = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    options = {"activation": layer.activation, "backend": backend}
     if layer.op == "conv2d":
-        return convolve
+        return lambda x, w, bias=None: fastconv.conv2d(x, w, bias, *convolution, **options)
     pool = layer.pool
-    return lambda *arguments: fastconv.max_pool2d(
-        convolve(*arguments), pool.kernel, pool.stride, pool.padding, backend=backend
-    )
+    options |= {"pool_kernel_size": pool.kernel, "pool_stride": pool.stride, "pool_padding": pool.padding}
+    return lambda x, w, bias=None: fastconv.conv2d_max_pool2d(x, w, bias, *convolution, **options)
 
 
 def ours(case: Case, backend: str) -> Call:
@@ -273,7 +261,9 @@ def one_kernel(case: Case, kernel: str) -> Call | None:
     if candidate is None:
         return None
     plan = fastconv_backends.get(candidate.backend).plan(made[0], candidate)
-    operands = {"conv2d_fprop": 4, "conv2d_dgrad": 3}.get(made[0].op, 0)  # a plan wants the absent ones as None
+    operands = {"conv2d_fprop": 4, "conv2d_dgrad": 3, "conv2d_max_pool2d": 3}.get(
+        made[0].op, 0
+    )  # a plan wants the absent ones as None
 
     def run(*arguments: torch.Tensor) -> Tensors:
         result = plan(*arguments, *[None] * (operands - len(arguments)))

@@ -9,6 +9,7 @@ import fastconv
 from fastconv import analysis
 from fastconv.bench.hardware import gpu_named
 from fastconv.bench.names import UnknownNameError
+from fastconv.table import as_text
 from fastconv.tuning import choice
 from fastconv.tuning.keys import candidate_key, problem_key
 from fastconv.tuning.store import Store
@@ -35,9 +36,71 @@ def store(tmp_path, monkeypatch):
 def test_resnet50_gets_one_line_a_layer_and_a_summary(explanation):
     assert len(explanation) == LAYERS
     assert explanation.calls[0].layer == "0"
-    lines = str(explanation).splitlines()
-    assert sum("conv2d_fprop" in line and "float32" in line for line in lines) == LAYERS - 1
-    assert any(line.startswith(f"{LAYERS} calls, ") for line in lines)
+    for width in (60, 100, 160, 400):
+        lines = as_text(explanation, width).splitlines()
+        assert max(map(len, lines)) <= width
+        names = [call.layer for call in explanation]
+        assert [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in names] == names
+        assert any(line.startswith(f"{LAYERS} calls, ") for line in lines)
+
+
+def test_columns_that_do_not_fit_are_named_and_all_are_there_where_there_is_room(explanation, store):
+    moved = explanation.on("H200")
+    narrow, wide = as_text(moved, 90), as_text(moved, 400)
+    assert "no room for" in narrow
+    assert "occupancy" in " ".join(narrow.split("no room for")[1].split())
+    assert "no room for" not in wide
+    heading = next(line for line in wide.splitlines() if line.split()[:2] == ["layer", "op"])
+    for word in (
+        "roof us",
+        "bound",
+        "fusion saves us",
+        "tile",
+        "grid",
+        "shared KB",
+        "occupancy",
+        "waves",
+        "op/byte",
+        "why",
+    ):
+        assert word in heading
+
+
+def test_what_follows_a_convolution_and_could_be_part_of_its_kernel(explanation, store):
+    first = explanation.on("H200").calls[0]
+    assert first.followed_by == ("batch norm", "relu", "max pool")
+    one = analysis.analyse(first.problem, first.chosen, first.followed_by)
+    passes = 3 * 2 * 2 * 64 * 32 * 32 * 4  # each reads and writes [2, 64, 32, 32] in float32
+    assert one.fusion_saves == pytest.approx(passes / 4.8e12)
+    assert one.fusion_of == "batch norm + relu + max pool"
+    last = explanation.calls[-1]
+    assert last.followed_by == ("batch norm",), "the sum with the shortcut comes next"
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_only_modules_that_work_on_the_very_output_count_as_following(training):
+    relu = torch.nn.ReLU(inplace=True)
+    model = torch.nn.Sequential(
+        fastconv.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4), relu, torch.nn.MaxPool2d(2), torch.nn.ReLU(),
+        fastconv.nn.Conv2d(4, 4, 1), torch.nn.GELU(approximate="tanh"), torch.nn.ReLU(), fastconv.nn.ConvTranspose2d(4, 2, 2),
+        torch.nn.Tanh(),
+    ).train(training)  # fmt: skip
+    calls = fastconv.explain(model, torch.randn(1, 2, 9, 9)).calls
+    batch_norm = () if training else ("batch norm", "relu", "max pool")
+    assert [call.followed_by for call in calls] == [batch_norm, (), ("tanh",)]
+
+
+def test_one_call_gets_its_candidates_with_times_and_the_rejected_with_reasons(store):
+    layer = fastconv.nn.Conv2d(64, 64, 3, padding=1, activation="relu")
+    explanation = fastconv.explain(layer, torch.randn(2, 64, 16, 16)).on("H200")
+    text = " ".join(as_text(explanation, 120).split())
+    for words in ("roofline", "operations a compulsory byte", "candidates that can run it", "not possible"):
+        assert words in text
+    assert "not measured" in text
+    rival = next(
+        one for one in analysis.candidates_on(explanation.calls[0].problem) if one.backend == "cuda" and one.legal
+    )
+    assert f"cuda {rival.kernel}" in text
 
 
 def test_resnet50_on_a_named_gpu_gets_a_line_a_layer_of_predictions_marked_as_such(explanation, store):
