@@ -1,0 +1,113 @@
+// From accumulators to memory: a warp turns 16 pixels at a time through its own piece of shared memory, so that a lane
+// holds 16 bytes of what is contiguous in the output: channels of a pixel, or pixels of a row (NCHW).
+#pragma once
+
+#include "kernels/mma_conv/finish.cuh"
+#include "kernels/staged_conv/operands.cuh"
+
+namespace fastconv::staged {
+
+constexpr int kPixelPitch = 20;  // floats between channels where 16 pixels of each lie beside each other
+
+template <int columns>
+constexpr int staging_bytes() {
+  return kThreads / 32 * columns * kPixelPitch * static_cast<int>(sizeof(float));
+}
+
+// Where the pixel of a row of the tile lies in the output; output is -1 where there is none. `left`: pixels from it to
+// the end of its row.
+struct PixelPlace {
+  mma::RowPlace place;
+  int left;
+};
+
+__device__ __forceinline__ PixelPlace output_pixel(const Parameters& p, const Tile& tile, int tile_row) {
+  const int row = tile.row + (tile_row >> p.tile_width_log2);
+  const int column = tile.column + (tile_row & ((1 << p.tile_width_log2) - 1));
+  if (row >= p.rows.outputs || column >= p.columns.outputs) return {{-1, 0, 0}, 0};
+  const int64_t y = p.rows.output_first + row * p.rows.output_step;
+  const int64_t x = p.columns.output_first + column * p.columns.output_step;
+  const auto offset = [&](const mma::PixelStrides& strides) {
+    return tile.batch * strides.batch + y * strides.row + x * strides.column;
+  };
+  return {{offset(p.output_strides), offset(p.residual_strides), 0}, p.columns.outputs - column};
+}
+
+// sums: of `units` units from `unit` on. exact(tile row, unit, column) -> float, asked for sums that is_suspect(sum).
+template <class Unit, int units, bool by_words, class IsSuspect, class Exact>
+__device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRowTiles][Unit::kColumnTiles][4],
+                                            float* staging, const Parameters& p, const Tile& tile, int unit,
+                                            int warp_row, const IsSuspect& is_suspect, const Exact& exact) {
+  using Element = typename Unit::Element;
+  constexpr int kChunk = Unit::kChunk, kColumns = units * Unit::kColumns, kPitch = kColumns + 8;
+  static_assert(16 * kPitch <= kColumns * kPixelPitch, "the staging memory holds both orders");
+  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+  constexpr int kItems = 16 * kColumns / kChunk;
+#pragma unroll 1
+  for (int m = 0; m < Unit::kRowTiles; ++m) {
+    // Registers have no addresses: all tiles are looked at, one is written.
+#pragma unroll
+    for (int candidate = 0; candidate < Unit::kRowTiles; ++candidate) {
+      if (candidate != m) continue;
+#pragma unroll
+      for (int n = 0; n < units * Unit::kColumnTiles; ++n) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float* two = sums[n / Unit::kColumnTiles][candidate][n % Unit::kColumnTiles] + 2 * half;
+          if (p.along_pixels) {
+            staging[(8 * n + 2 * t) * kPixelPitch + g + 8 * half] = two[0];
+            staging[(8 * n + 2 * t + 1) * kPixelPitch + g + 8 * half] = two[1];
+          } else {
+            ptx::store_vector(staging + (g + 8 * half) * kPitch + 8 * n + 2 * t, ptx::Vector<float, 2>{two[0], two[1]});
+          }
+        }
+      }
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (int i = lane; i < kItems; i += 32) {
+      // Neighbouring lanes: along the channels, in either order.
+      const int column = p.along_pixels ? i % kColumns : i % (kColumns / kChunk) * kChunk;
+      const int slab_row = p.along_pixels ? i / kColumns * kChunk : i / (kColumns / kChunk);
+      const float* from = staging + (p.along_pixels ? column * kPixelPitch + slab_row : slab_row * kPitch + column);
+      const int tile_row = warp_row + 16 * m + slab_row;
+      const int of_unit = column % Unit::kColumns, its_unit = unit + column / Unit::kColumns;
+      const PixelPlace pixel = output_pixel(p, tile, tile_row);
+      const int channel = its_unit * p.unit_filters + of_unit;
+      const int filters = min(p.unit_filters - of_unit, p.all_filters - channel);
+      const int count = p.along_pixels ? pixel.left : filters;
+      if (pixel.place.output < 0 || filters <= 0) continue;
+      const float bias =
+          p.bias == nullptr ? 0.0f : Numeric<Element>::load(static_cast<const Element*>(p.bias)[channel]);
+      float values[kChunk];
+      uint32_t suspects = 0;
+#pragma unroll
+      for (int j = 0; j < kChunk; j += 4) {
+        const auto four = ptx::load_vector<4>(from + j);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          values[j + k] = four[k];
+          if (j + k < count && is_suspect(four[k])) suspects |= 1u << (j + k);
+        }
+      }
+      while (suspects != 0) {
+        const int place = __ffs(suspects) - 1;
+        suspects &= suspects - 1;
+        const float sum =
+            p.along_pixels ? exact(tile_row + place, its_unit, of_unit) : exact(tile_row, its_unit, of_unit + place);
+#pragma unroll
+        for (int j = 0; j < kChunk; ++j) values[j] = j == place ? sum : values[j];
+      }
+      if (p.along_pixels) {
+#pragma unroll
+        for (int j = 0; j < kChunk; ++j) values[j] += bias;
+      }
+      mma::finish_chunk<Element>(
+          values, p.out, pixel.place,
+          mma::ColumnPlace{channel * p.output_channel, channel * p.residual_channel, 0, channel, count});
+    }
+    __syncwarp();
+  }
+}
+
+}  // namespace fastconv::staged

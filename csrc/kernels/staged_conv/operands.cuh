@@ -1,0 +1,203 @@
+// The operands of the product: weights packed in shared memory once a block, and fragments of the image's pixels.
+#pragma once
+
+#include "kernels/mma_conv/warp_tile.cuh"
+#include "kernels/staged_conv/image.cuh"
+
+namespace fastconv::staged {
+
+// What a warp multiplies at once: 32 pixels by the columns of a unit.
+template <class ElementType, mma::Precision precision, int column_tiles>
+struct Unit {
+  using Element = ElementType;
+  using Operand = typename std::conditional<sizeof(Element) == 4, ptx::Tf32, Element>::type;
+  static constexpr mma::Precision kPrecision = precision;
+  static constexpr int kRowTiles = 2, kColumnTiles = column_tiles, kColumns = 8 * column_tiles;
+  static constexpr int kChunk = 16 / sizeof(Element);
+  static constexpr int kStepDepth = 2 * kChunk;  // k of one mma
+};
+
+// A term of the sum: what of the source it takes, and by which weight. channel: of the unit by chunks, else of all.
+struct Term {
+  int row, column, channel;
+  bool exists;
+};
+
+template <bool by_words>
+__device__ __forceinline__ Term term_at(const Parameters& p, uint32_t k) {
+  const uint32_t outer = p.inner.split(k);
+  if constexpr (by_words) {
+    const uint32_t column = p.pitch.split(k);
+    return {static_cast<int>(outer), static_cast<int>(column), static_cast<int>(k),
+            static_cast<int>(outer) < p.taps_down && static_cast<int>(column) < p.taps_across &&
+                static_cast<int>(k) < p.all_channels};
+  } else {
+    uint32_t column = outer;
+    const uint32_t row = p.taps_across_divider.split(column);
+    return {static_cast<int>(row), static_cast<int>(column), static_cast<int>(k), static_cast<int>(row) < p.taps_down};
+  }
+}
+
+// Where a tap's pixel lies, seen from the pixel of tap (0, 0), in bytes.
+__device__ __forceinline__ int tap_place(const Parameters& p, int row, int column) {
+  return row * p.dilation_rows * p.row_pitch + column_place(p, column * p.dilation_columns);
+}
+
+// An output channel: `column` of unit `unit`.
+struct Filter {
+  int group, filter, channel;  // of the unit, of its group, of all
+  bool exists;
+};
+
+template <bool by_words>
+__device__ __forceinline__ Filter filter_at(const Parameters& p, int unit, int column) {
+  const int channel = unit * p.unit_filters + column;
+  const bool exists = column < p.unit_filters && channel < p.all_filters;
+  if constexpr (by_words) {
+    return {0, channel, channel, exists};
+  } else {
+    uint32_t filter = column;
+    const uint32_t group = p.group_filters.split(filter);
+    return {static_cast<int>(group), static_cast<int>(filter), channel, exists};
+  }
+}
+
+// weights: [units * columns][steps * kStepDepth], rows weight_pitch bytes apart; an odd number of chunks, so that the
+// eight rows of an ldmatrix lie in different banks. Zero where a column's group has no such channel.
+template <class Unit, bool by_words>
+__device__ __forceinline__ void pack_weights(const Parameters& p, unsigned char* weights, int first_unit) {
+  using Element = typename Unit::Element;
+  const int items = p.units * Unit::kColumns * static_cast<int>(p.depth.divisor());
+#pragma unroll 4
+  for (int i = threadIdx.x; i < items; i += kThreads) {
+    uint32_t k = i;
+    const int column = static_cast<int>(p.depth.split(k));
+    const int unit = first_unit + column / Unit::kColumns;
+    const Filter filter = filter_at<by_words>(p, unit, column % Unit::kColumns);
+    Term term = term_at<by_words>(p, k);
+    int64_t group = 0;
+    if constexpr (!by_words) {
+      uint32_t channel = term.channel;
+      term.exists = term.exists && static_cast<int>(p.group_channels.split(channel)) == filter.group;
+      term.channel = static_cast<int>(channel);
+      group = int64_t{unit} * p.unit_groups + filter.group;
+    }
+    Element value{};
+    if (term.exists && filter.exists) {
+      value = static_cast<const Element*>(
+          p.weights)[group * p.weight_group + filter.filter * p.weight_output + term.channel * p.weight_input +
+                     term.row * p.weight_row + term.column * p.weight_column];
+    }
+    reinterpret_cast<Element*>(weights + column * p.weight_pitch)[k] = value;
+  }
+}
+
+// An entry of the table: the place of a word or a chunk of the sum in the image. kNothing where the sum has ended;
+// kHalf where only the first of the word's two elements belongs to the sum.
+constexpr int kNothing = -1, kHalf = 1;
+
+// table: [steps][8] by words, [steps][2] by chunks.
+template <class Unit, bool by_words>
+__device__ __forceinline__ void make_table(const Parameters& p, int* table) {
+  constexpr int kOfStep = by_words ? 8 : 2, kElements = Unit::kStepDepth / kOfStep;
+  for (int i = threadIdx.x; i < p.steps * kOfStep; i += kThreads) {
+    const Term term = term_at<by_words>(p, i * kElements);
+    int place = kNothing;
+    if (term.exists) {
+      place = tap_place(p, term.row, term.column) + term.channel * static_cast<int>(sizeof(typename Unit::Element));
+      if (by_words && kElements == 2 && !term_at<by_words>(p, i * kElements + 1).exists) place |= kHalf;
+    }
+    table[i] = place;
+  }
+}
+
+// Where the pixel of a row of the tile begins in the image, in bytes.
+__device__ __forceinline__ int pixel_place(const Parameters& p, int tile_row) {
+  const int row = tile_row >> p.tile_width_log2, column = tile_row & ((1 << p.tile_width_log2) - 1);
+  const int period_rows = static_cast<int>(p.rows.period.divisor());
+  const int period_columns = static_cast<int>(p.columns.period.divisor());
+  return row * period_rows * p.row_pitch + column * (period_columns * p.column_pitch + p.column_gap);
+}
+
+// The pixels of a warp's fragments by words: 32 bits a lane, which no alignment of the pixels forbids. Eight pixels
+// of four words each lie in different banks or in the same words: see staged_conv.cu.
+template <class Unit>
+class WordReader {
+ public:
+  __device__ __forceinline__ WordReader(const Parameters& p, const unsigned char* image, const int* table, int warp_row)
+      : table_(table + (threadIdx.x & 3)) {
+#pragma unroll
+    for (int i = 0; i < 2 * Unit::kRowTiles; ++i) {
+      pixels_[i] = image + pixel_place(p, warp_row + 8 * i + static_cast<int>(threadIdx.x & 31) / 4);
+    }
+  }
+
+  __device__ __forceinline__ void load(uint32_t (&fragments)[Unit::kRowTiles][4], int step, int) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int entry = table_[8 * step + 4 * half];
+      const uint32_t kept = 0xffffffffu >> ((entry & kHalf) << 4);
+#pragma unroll
+      for (int m = 0; m < Unit::kRowTiles; ++m) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          uint32_t bits = 0;
+          if (entry >= 0) bits = *reinterpret_cast<const uint32_t*>(pixels_[2 * m + i] + (entry & ~kHalf));
+          fragments[m][2 * half + i] = sizeof(typename Unit::Element) == 2 ? bits & kept : bits;
+        }
+      }
+    }
+  }
+
+ private:
+  const unsigned char* pixels_[2 * Unit::kRowTiles];
+  const int* table_;
+};
+
+// The same by ldmatrix, where pixels are whole chunks.
+template <class Unit>
+class ChunkReader {
+ public:
+  __device__ __forceinline__ ChunkReader(const Parameters& p, const unsigned char* image, const int* table,
+                                         int warp_row)
+      : table_(table + ((threadIdx.x & 31) >> 4)), zero_(image + (p.zero_at - p.image_at)) {
+#pragma unroll
+    for (int m = 0; m < Unit::kRowTiles; ++m) {
+      pixels_[m] = image + pixel_place(p, warp_row + 16 * m + static_cast<int>(threadIdx.x & 15));
+    }
+  }
+
+  // channel_place: where the unit's channels begin in a pixel, in bytes.
+  __device__ __forceinline__ void load(uint32_t (&fragments)[Unit::kRowTiles][4], int step, int channel_place) const {
+    const int entry = table_[2 * step];
+#pragma unroll
+    for (int m = 0; m < Unit::kRowTiles; ++m) {
+      ptx::load_matrices<4>(fragments[m], entry < 0 ? zero_ : pixels_[m] + entry + channel_place);
+    }
+  }
+
+ private:
+  const unsigned char* pixels_[Unit::kRowTiles];
+  const int* table_;
+  const unsigned char* zero_;
+};
+
+// weights: of the unit's first column.
+template <class Unit>
+__device__ __forceinline__ void load_weights(uint32_t (&fragments)[Unit::kColumnTiles][2], const unsigned char* weights,
+                                             int pitch, int step) {
+  const int lane = threadIdx.x & 31;
+  if constexpr (Unit::kColumnTiles == 1) {
+    ptx::load_matrices<2>(fragments[0], weights + (lane & 7) * pitch + 32 * step + ((lane >> 3) & 1) * 16);
+  } else {
+#pragma unroll
+    for (int n = 0; n < Unit::kColumnTiles; n += 2) {
+      const int row = 8 * n + (lane & 7) + ((lane >> 4) << 3);
+      uint32_t pair[4];
+      ptx::load_matrices<4>(pair, weights + row * pitch + 32 * step + ((lane >> 3) & 1) * 16);
+      for (int i = 0; i < 4; ++i) fragments[n + i / 2][i % 2] = pair[i];
+    }
+  }
+}
+
+}  // namespace fastconv::staged

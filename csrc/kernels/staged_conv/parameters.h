@@ -1,0 +1,66 @@
+// What the host tells the kernels that keep the input of an output tile in shared memory. Strides are in elements and
+// 64-bit: one kernel serves tensors of any size.
+#pragma once
+
+#include "kernels/mma_conv/parameters.h"
+
+namespace fastconv::staged {
+
+constexpr int kTileRows = 128;  // output pixels of a block's tile
+constexpr int kThreads = 128;   // each warp has 32 of them
+
+// One of the two spatial dimensions. Output i (of the launch: for dgrad, of one residue modulo the stride) lies at
+// output_first + i * output_step of the tensor; its first tap lies at source place origin + i * step.
+struct Axis {
+  int outputs, output_first, output_step;
+  int step, origin, source_size;
+  // The image in shared memory: `period` places an output, so that places no tap ever takes are left out.
+  int image_size;
+  FastDivider<uint32_t> period;
+};
+
+struct Parameters {
+  const void* source;         // fprop: x [N, C, H, W], dgrad: dy [N, K, P, Q]
+  const void* weights;        // w, at the tap that is the first one here
+  const void* bias;           // one for each output channel, or null
+  mma::OutputParameters out;  // its columns are channels, or pixels of a row where `along_pixels`
+  bool along_pixels;          // the output's pixels are neighbours in memory, and its channels are not
+  bool planes;                // the source's pixels are neighbours in memory (NCHW), and its channels are not
+  int64_t source_batch, source_channel, source_row, source_column;
+  mma::PixelStrides output_strides, residual_strides;
+  int64_t output_channel, residual_channel;
+  int64_t weight_group, weight_output, weight_input, weight_row, weight_column;
+  Axis rows, columns;
+
+  // Tiles of tile_height x tile_width pixels of one image; tile_width is 2^n and at least 8.
+  uint32_t tiles;
+  FastDivider<uint32_t> tiles_down, tiles_across, slabs;
+  int tile_width_log2;
+
+  // A unit: the groups whose filters fill the columns of one product. A block computes `units` of them, its slab.
+  int units;
+  int unit_groups;    // 1 where there are no groups
+  int unit_filters;   // outputs of a unit that may exist; columns beyond are idle
+  int unit_channels;  // channels of a unit
+  FastDivider<uint32_t> group_filters, group_channels;
+  int all_filters, all_channels, groups;
+
+  // The sum: `steps` of 32 bytes. By words: (tap row, tap column, channel up to channel_pitch), a tap row's words from
+  // 4 bytes to 4 bytes; by chunks: (tap, chunk of the unit's channels).
+  int steps;
+  int taps_down, taps_across, dilation_rows, dilation_columns;
+  int channel_pitch;                   // channels that a pixel of the image has room for, by words
+  FastDivider<uint32_t> inner, pitch;  // elements of a tap row (by words) or of a tap; channel_pitch
+  FastDivider<uint32_t> taps_across_divider;
+  FastDivider<uint32_t> depth;  // elements of the sum, whole steps
+
+  // Shared memory, in bytes: weights at 0.
+  int weight_pitch, table_at, places_at, image_at, zero_at, staging_at;
+  int row_pitch, column_pitch, column_gap;  // of the image; a gap after every period of columns
+
+  FastDivider<uint32_t> line_chunks, lines_channels;  // staging by words: chunks of a line; channels (planes) or 1
+  FastDivider<uint32_t> slab_chunks, image_columns;   // staging by chunks
+  int piece_bytes;                                    // that one copy moves, by chunks
+};
+
+}  // namespace fastconv::staged

@@ -1,0 +1,113 @@
+// Convolution of few channels, all in one (a network's first layer) or in each of many groups: what an output tile
+// takes of the input is read once, into shared memory, and multiplied from there on tensor cores.
+//
+//   by words:  pixels of 1 to 4 channels, packed as (tap row, tap column, channel) without padding to whole chunks
+//   by chunks: groups of few channels; several of them make one product, whose weights are zero across groups
+//
+// Blocks stay: each packs its weights once and goes through many tiles.
+#pragma once
+
+#include "kernels/mma_conv/pipeline.cuh"
+#include "kernels/staged_conv/epilogue.cuh"
+
+namespace fastconv::staged {
+
+// One sum in float32 arithmetic, over the channels of its own group. pixel: its place in the image; column: of the
+// weights.
+template <class Unit, bool by_words>
+__device__ float exact_sum(const Parameters& p, const unsigned char* pixel, const unsigned char* weights,
+                           int channel_place, int group) {
+  using Element = typename Unit::Element;
+  float sum = 0;
+  for (uint32_t k = 0; k < p.depth.divisor(); ++k) {
+    const Term term = term_at<by_words>(p, k);
+    if (!term.exists) continue;
+    if (!by_words && static_cast<int>(p.group_channels.divide(term.channel)) != group) continue;
+    const int place = tap_place(p, term.row, term.column) + channel_place + term.channel * int{sizeof(Element)};
+    sum = fmaf(Numeric<Element>::load(*reinterpret_cast<const Element*>(pixel + place)),
+               Numeric<Element>::load(reinterpret_cast<const Element*>(weights)[k]), sum);
+  }
+  return sum;
+}
+
+// Units are multiplied `units` at a time, so that a pixel's outputs are stored by whole sectors.
+template <class Unit, int units, bool by_words>
+__global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::split_tf32 ? 2 : 3)
+    staged_conv(const __grid_constant__ Parameters p) {
+  using Element = typename Unit::Element;
+  using Reader = typename std::conditional<by_words, WordReader<Unit>, ChunkReader<Unit>>::type;
+  auto* weights = ptx::dynamic_shared_memory<unsigned char>();
+  auto* table = reinterpret_cast<int*>(weights + p.table_at);
+  auto* places = reinterpret_cast<uint16_t*>(weights + p.places_at);
+  unsigned char* image = weights + p.image_at;
+  const int warp = threadIdx.x / 32, warp_row = 32 * warp;
+  auto* staging = reinterpret_cast<float*>(weights + p.staging_at) + warp * units * Unit::kColumns * kPixelPitch;
+
+  uint32_t first_tile = blockIdx.x;
+  uint32_t slab = first_tile;
+  first_tile = p.slabs.split(slab);
+  const int first_unit = static_cast<int>(slab) * p.units;
+
+  pack_weights<Unit, by_words>(p, weights, first_unit);
+  make_table<Unit, by_words>(p, table);
+  // Gaps and places of missing channels are zero for good, and so is the chunk behind the image.
+  for (int i = p.image_at + 16 * static_cast<int>(threadIdx.x); i <= p.zero_at; i += 16 * kThreads) {
+    ptx::store_vector(reinterpret_cast<uint32_t*>(weights + i), ptx::Vector<uint32_t, 4>{});
+  }
+  if constexpr (by_words) {
+    for (int e = threadIdx.x; e < p.columns.image_size * p.all_channels; e += kThreads) {
+      uint32_t channel = e;
+      const uint32_t column = p.group_channels.split(channel);
+      places[e] = static_cast<uint16_t>(column_place(p, column) + channel * sizeof(Element));
+    }
+  }
+
+  for (uint32_t index = first_tile; index < p.tiles; index += gridDim.x / p.slabs.divisor()) {
+    const Tile tile(p, index);
+    __syncthreads();  // nobody reads the last tile's image any more
+    if constexpr (by_words) {
+      stage_words<Element>(p, tile, image, places);
+    } else {
+      stage_chunks<Element>(p, tile, image, first_unit * p.unit_channels);
+    }
+    __syncthreads();
+    const Reader reader(p, image, table, warp_row);
+    const int unit_place = by_words ? 0 : p.unit_channels * int{sizeof(Element)};
+
+#pragma unroll 1
+    for (int unit = 0; unit < p.units; unit += units) {
+      float sums[units][Unit::kRowTiles][Unit::kColumnTiles][4] = {};
+      uint32_t smallest = mma::kNothingTiny;
+#pragma unroll
+      for (int i = 0; i < units; ++i) {
+        const unsigned char* unit_weights = weights + (unit + i) * Unit::kColumns * p.weight_pitch;
+#pragma unroll 2
+        for (int step = 0; step < p.steps; ++step) {
+          mma::Fragments<Unit> fragments;
+          reader.load(fragments.left, step, (unit + i) * unit_place);
+          load_weights<Unit>(fragments.right, unit_weights, p.weight_pitch, step);
+          mma::multiply<Unit>(sums[i], fragments, smallest);
+        }
+      }
+      const auto exact = [&](int tile_row, int its_unit, int column) {
+        const int local = its_unit - first_unit;
+        return exact_sum<Unit, by_words>(p, image + pixel_place(p, tile_row),
+                                         weights + (local * Unit::kColumns + column) * p.weight_pitch,
+                                         local * unit_place, filter_at<by_words>(p, its_unit, column).group);
+      };
+      const auto store = [&](const auto& is_suspect) {
+        store_units<Unit, units, by_words>(sums, staging, p, tile, first_unit + unit, warp_row, is_suspect, exact);
+      };
+      if constexpr (Unit::kPrecision == mma::Precision::split_tf32) {
+        store(mma::Suspicion(smallest));
+      } else if constexpr (!by_words) {
+        // Zero weights across groups turn a neighbouring group's infinity into NaN.
+        store([](float sum) { return !(fabsf(sum) < __uint_as_float(0x7f800000u)); });
+      } else {
+        store([](float) { return false; });
+      }
+    }
+  }
+}
+
+}  // namespace fastconv::staged

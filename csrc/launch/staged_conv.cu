@@ -1,0 +1,415 @@
+#include "launch/staged_conv.h"
+
+#include <memory>
+
+#include "launch/staged_conv_geometry.h"
+
+namespace fastconv {
+namespace staged {
+namespace {
+
+constexpr int kMostStemChannels = 4;
+constexpr int kMostWeightBytes = 64 * 1024;
+
+std::string why_not_any(const ConvProblem& problem) {
+  if (problem.dtype == DataType::float64) return "tensor cores have no float64 convolution here";
+  if (problem.target.capability < 80) return "needs compute capability 8.0 or later";
+  if (problem.x.count() == 0 || problem.w.count() == 0 || problem.y.count() == 0) return "an operand is empty";
+  for (const Operand* operand : {&problem.x, &problem.y}) {
+    if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
+  }
+  return "";
+}
+
+bool is_planes(const Operand& operand) {
+  return operand.strides[3] == 1 || operand.sizes[3] == 1;
+}
+
+std::string why_not_stem(const ConvProblem& problem) {
+  const std::string reason = why_not_any(problem);
+  if (!reason.empty()) return reason;
+  const auto& [sizes, strides] = problem.x;
+  if (problem.groups != 1) return "grouped: this kernel is for first layers";
+  if (sizes[1] > kMostStemChannels) {
+    return std::to_string(sizes[1]) + " input channels; accepted are 1 to " + std::to_string(kMostStemChannels);
+  }
+  const bool pixels_touch = (strides[1] == 1 || sizes[1] == 1) && strides[3] == sizes[1];
+  if (!pixels_touch && !is_planes(problem.x)) return "x is neither channels-last nor NCHW: rows of it have gaps";
+  return "";
+}
+
+std::string why_not_grouped(const ConvProblem& problem) {
+  const std::string reason = why_not_any(problem);
+  if (!reason.empty()) return reason;
+  if (problem.groups == 1) return "not grouped";
+  const Geometry geometry(problem, false);
+  constexpr int kMostColumns = 32, kMostChannels = 64;
+  if (geometry.group_channels == 1) return "groups of 1 reduced channel: depthwise";
+  if (geometry.group_channels > kMostChannels) {
+    return "groups of " + std::to_string(geometry.group_channels) + " reduced channels; accepted are up to " +
+           std::to_string(kMostChannels);
+  }
+  if (geometry.unit_filters > kMostColumns) {
+    return std::to_string(geometry.unit_groups) + " groups, which fill whole 16 bytes of a pixel, have " +
+           std::to_string(geometry.unit_filters) + " outputs; accepted are up to " + std::to_string(kMostColumns);
+  }
+  for (int i = 0; i < 2; ++i) {
+    if (geometry.transposed && problem.stride[i] > 4) return "a stride of more than 4";
+  }
+  return "";
+}
+
+const std::vector<Kernel>& kernels_for(const ConvProblem& problem) {
+  if (problem.dtype == DataType::float16) return kernels<Half, mma::Precision::native>();
+  if (problem.dtype == DataType::bfloat16) return kernels<BFloat16, mma::Precision::native>();
+  return problem.allow_tf32 ? kernels<float, mma::Precision::tf32>() : kernels<float, mma::Precision::split_tf32>();
+}
+
+// One launch: for dgrad, of one residue of rows and columns modulo the strides.
+struct Launch {
+  Parameters parameters;
+  int64_t shared_bytes = 0;
+  unsigned blocks = 0;
+  int64_t weight_offset = 0;  // of its first tap, in elements
+  double seconds = 0;         // predicted, without the launch itself
+  int64_t source_bytes = 0;   // that the tiles stage, in 32-byte sectors for the rows of an image
+};
+
+// A multiple of `unit` for which `is_spread(step + gap)` holds.
+template <class IsSpread>
+int gap_for(int step, int unit, const IsSpread& is_spread) {
+  int gap = 0;
+  while (!is_spread(step + gap)) gap += unit;
+  return gap;
+}
+
+// Eight neighbouring pixels are read at once: by words, four of each, which lie in different banks where pixels are
+// 4, 12, 20 ... words apart, and in the same words or in different banks where they are up to 4 apart; by chunks of 16
+// bytes, where pixels are an odd number of chunks apart.
+int gap_of_columns(const Geometry& geometry, int step_bytes) {
+  if (!geometry.by_words) return gap_for(step_bytes, 16, [](int bytes) { return bytes / 16 % 2 == 1; });
+  return gap_for(step_bytes, 4, [](int bytes) { return bytes <= 16 || bytes / 4 % 8 == 4; });
+}
+
+Axis axis_of(const AxisPlan& plan, int tile_outputs, bool leave_gaps_out) {
+  Axis axis{};
+  axis.outputs = plan.outputs;
+  axis.output_first = plan.output_first;
+  axis.output_step = plan.output_step;
+  axis.step = plan.step;
+  axis.origin = plan.origin;
+  axis.source_size = plan.source_size;
+  const int period = leave_gaps_out ? std::min(plan.step, std::max(plan.span(), 1)) : plan.step;
+  axis.period = FastDivider<uint32_t>(period);
+  axis.image_size = plan.taps == 0 ? 0 : (tile_outputs - 1) * period + plan.span();
+  return axis;
+}
+
+int round_to(int64_t value, int multiple) {
+  return static_cast<int>(mma::round_up(value, multiple));
+}
+
+// Everything but the pointers and the strides of the source, which may be converted.
+Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan& rows, const AxisPlan& columns,
+                   int tile_width_log2) {
+  Launch launch;
+  Parameters& p = launch.parameters;
+  const int tile_width = 1 << tile_width_log2, tile_height = kTileRows / tile_width, element = geometry.element;
+  p.rows = axis_of(rows, tile_height, true);
+  p.columns = axis_of(columns, tile_width, !geometry.by_words);
+  const bool empty = rows.taps == 0 || columns.taps == 0;
+  if (empty) p.rows.image_size = p.columns.image_size = 0;
+  p.tile_width_log2 = tile_width_log2;
+
+  // The sum.
+  const int step_depth = 32 / element;
+  int tap_elements = geometry.unit_channels, terms;
+  if (geometry.by_words) {
+    tap_elements = round_to(int64_t{columns.taps} * geometry.channel_pitch, 4 / element);
+    terms = rows.taps * tap_elements;
+  } else {
+    terms = rows.taps * columns.taps * tap_elements;
+  }
+  p.steps = empty ? 0 : static_cast<int>(ceil_div(terms, step_depth));
+  p.taps_down = empty ? 0 : rows.taps;
+  p.taps_across = columns.taps;
+  p.dilation_rows = rows.dilation;
+  p.dilation_columns = columns.dilation;
+  p.channel_pitch = geometry.channel_pitch;
+  p.inner = FastDivider<uint32_t>(tap_elements);
+  p.pitch = FastDivider<uint32_t>(geometry.channel_pitch);
+  p.taps_across_divider = FastDivider<uint32_t>(columns.taps);
+  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * step_depth);
+  p.weight_pitch = std::max(p.steps, 1) * 32 + 16;
+
+  geometry.choose_kernel(kernels_for(problem), kMostWeightBytes, p.weight_pitch);
+  const int slabs = static_cast<int>(ceil_div(geometry.units, geometry.slab_units));
+  p.units = geometry.slab_units;
+  p.unit_groups = geometry.unit_groups;
+  p.unit_filters = geometry.unit_filters;
+  p.unit_channels = geometry.unit_channels;
+  p.group_filters = FastDivider<uint32_t>(geometry.group_filters);
+  p.group_channels = FastDivider<uint32_t>(geometry.group_channels);
+  p.all_filters = static_cast<int>(geometry.output.sizes[1]);
+  p.all_channels = static_cast<int>(geometry.source.sizes[1]);
+  p.groups = geometry.groups;
+
+  const int64_t batch = geometry.output.sizes[0];
+  const int64_t down = ceil_div(rows.outputs, tile_height), across = ceil_div(columns.outputs, tile_width);
+  p.tiles = static_cast<uint32_t>(std::min<int64_t>(batch * down * across, UINT32_MAX));
+  p.tiles_down = FastDivider<uint32_t>(down);
+  p.tiles_across = FastDivider<uint32_t>(across);
+  p.slabs = FastDivider<uint32_t>(slabs);
+
+  // Shared memory.
+  const int slab_bytes = p.units * p.unit_channels * element;
+  p.column_pitch = geometry.by_words ? geometry.channel_pitch * element : slab_bytes;
+  const int period = static_cast<int>(p.columns.period.divisor());
+  p.column_gap = gap_of_columns(geometry, period * p.column_pitch);
+  const int row_bytes = p.columns.image_size * p.column_pitch + p.columns.image_size / period * p.column_gap;
+  p.row_pitch = round_to(row_bytes, 16);
+  const int places = geometry.by_words ? p.columns.image_size * p.all_channels : 0;
+  p.table_at = round_to(int64_t{p.units} * geometry.unit_columns * p.weight_pitch, 16);
+  p.places_at = p.table_at + p.steps * (geometry.by_words ? 8 : 2) * 4;
+  p.image_at = round_to(p.places_at + 2 * places, 16);
+  p.zero_at = p.image_at + p.rows.image_size * p.row_pitch;
+  p.staging_at = p.zero_at + 16;
+  const int pass_columns = geometry.kernel.units * geometry.unit_columns;
+  launch.shared_bytes = p.staging_at + int64_t{kThreads} / 32 * pass_columns * 20 * 4;
+  p.slab_chunks = FastDivider<uint32_t>(slab_bytes / 16);
+  p.image_columns = FastDivider<uint32_t>(p.columns.image_size);
+
+  // The output.
+  const Operand& output = geometry.output;
+  p.along_pixels = output.strides[1] != 1 && output.sizes[1] > 1;
+  p.output_strides = mma::pixel_strides(output);
+  p.residual_strides = mma::pixel_strides(problem.residual);
+  p.output_channel = output.strides[1];
+  p.residual_channel = problem.residual.strides[1];
+  p.out.column_stride = p.along_pixels ? columns.output_step * output.strides[3] : output.strides[1];
+  p.out.residual_column_stride =
+      p.along_pixels ? columns.output_step * problem.residual.strides[3] : problem.residual.strides[1];
+  p.out.activation = problem.activation;
+  const int contiguous = p.along_pixels ? 3 : 1;
+  const auto whole = [&](const Operand& operand) {
+    if (operand.strides[contiguous] != 1) return false;
+    for (int i = 0; i < 4; ++i) {
+      if (i != contiguous && operand.sizes[i] > 1 && operand.strides[i] * element % 16 != 0) return false;
+    }
+    return true;
+  };
+  p.out.vector_access = (p.along_pixels ? columns.output_step == 1 : geometry.unit_filters % geometry.chunk == 0) &&
+                        whole(output) && (!problem.has_residual || whole(problem.residual));
+
+  // The weights.
+  const auto& w = problem.w;
+  const int64_t filters = w.sizes[0] / problem.groups;
+  p.weight_group = filters * w.strides[0];
+  p.weight_output = w.strides[geometry.transposed ? 1 : 0];
+  p.weight_input = w.strides[geometry.transposed ? 0 : 1];
+  p.weight_row = rows.tap_step * w.strides[2];
+  p.weight_column = columns.tap_step * w.strides[3];
+  launch.weight_offset = empty ? 0 : rows.first_tap * w.strides[2] + columns.first_tap * w.strides[3];
+
+  // Blocks that stay, and what a tile is predicted to take: a roofline of tensor cores and shared memory.
+  const mma::Machine machine = mma::Machine::of(problem.target);
+  const mma::Precision precision = mma::precision_of(problem);
+  const int64_t resident = std::clamp<int64_t>(machine.shared_bytes / (launch.shared_bytes + 1024), 1,
+                                               precision == mma::Precision::split_tf32 ? 2 : 3);
+  const int64_t most = std::max<int64_t>(machine.multiprocessors * resident / slabs, 1);
+  launch.blocks = static_cast<unsigned>(slabs * std::min<int64_t>(p.tiles, most));
+  const double rate = machine.tensor_flops_per_clock / (precision == mma::Precision::native ? 1
+                                                        : precision == mma::Precision::tf32 ? 2
+                                                                                            : 6);
+  const double products = double(kTileRows) * p.units * geometry.unit_columns * p.steps * step_depth;
+  const double image_bytes = double(p.rows.image_size) * row_bytes;
+  const double reads = kThreads / 32.0 * p.units * p.steps * (8 + std::max(geometry.unit_columns / 4, 2));
+  const double turned = double(kTileRows) * p.units * geometry.unit_columns / 16;
+  const double wavefronts = reads + turned + image_bytes / (geometry.by_words ? 16 : 128);
+  const double tile_clocks = std::max(2 * products / rate, wavefronts) + 1500.0 / resident;
+  const double tiles_each = ceil_div(int64_t{p.tiles} * slabs, int64_t{machine.multiprocessors});
+  launch.seconds = tiles_each * tile_clocks / machine.clock;
+  launch.source_bytes = static_cast<int64_t>(image_bytes) * p.tiles * slabs;
+  return launch;
+}
+
+constexpr int kLeastWidthLog2 = 3, kMostWidthLog2 = 7;
+
+std::string config_name(int width_log2) {
+  return std::to_string(kTileRows >> width_log2) + "x" + std::to_string(1 << width_log2);
+}
+
+int parse_config(const std::string& text) {
+  for (int i = kLeastWidthLog2; i <= kMostWidthLog2; ++i) {
+    if (config_name(i) == text) return i;
+  }
+  return -1;
+}
+
+// All launches of a configuration, ready but for the pointers.
+struct Launches {
+  Geometry geometry;
+  std::vector<Launch> launches;
+  int piece_bytes;  // by chunks: of the source as it is; 0: it is converted
+  int64_t converted_bytes = 0, shared_bytes = 0;
+  double seconds = 0;
+
+  Launches(const ConvProblem& problem, bool by_words, int width_log2) : geometry(problem, by_words), piece_bytes(16) {
+    Operand source = geometry.source;
+    if (!by_words) {
+      piece_bytes = mma::piece_bytes_of(source, 1, geometry.element);
+      if (piece_bytes == 0) {
+        converted_bytes = mma::channels_last_bytes(source, 1, geometry.element);
+        source = mma::as_channels_last(source, 1, geometry.element);
+      }
+    }
+    double computing = 0, halo_bytes = 0;
+    for (const AxisPlan& rows : axis_plans(problem, 0)) {
+      for (const AxisPlan& columns : axis_plans(problem, 1)) {
+        Launch one = plan_launch(problem, geometry, rows, columns, width_log2);
+        Parameters& p = one.parameters;
+        p.source_batch = source.strides[0];
+        p.source_channel = source.strides[1];
+        p.source_row = source.strides[2];
+        p.source_column = source.strides[3];
+        p.planes = by_words && is_planes(source) && !(source.sizes[1] == 1 && source.strides[3] == 1);
+        const int per_pixel = p.planes ? 1 : p.all_channels;
+        const int64_t line = int64_t{p.columns.image_size} * per_pixel;
+        p.line_chunks = FastDivider<uint32_t>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
+        p.lines_channels = FastDivider<uint32_t>(p.planes ? p.all_channels : 1);
+        shared_bytes = std::max(shared_bytes, one.shared_bytes);
+        computing += one.seconds;
+        halo_bytes += static_cast<double>(one.source_bytes);
+        launches.push_back(one);
+      }
+    }
+    const mma::Machine machine = mma::Machine::of(problem.target);
+    // What a tile shares with its neighbours mostly comes from the cache.
+    constexpr double kHaloFromMemory = 0.25;
+    const double source_bytes = static_cast<double>(geometry.source.count()) * geometry.element;
+    const double bytes =
+        problem.compulsory_bytes() + kHaloFromMemory * std::max(0.0, halo_bytes - source_bytes) + 2.0 * converted_bytes;
+    seconds =
+        std::max(computing, bytes / machine.memory_bandwidth) + 2.5e-6 * (launches.size() + (converted_bytes > 0));
+  }
+
+  void run(const ConvProblem& problem, const char* name, const LaunchArguments& arguments) const {
+    const auto [x, w, y, bias, residual] = arguments.pointers;
+    const int element = geometry.element;
+    const void* source = geometry.transposed ? y : x;
+    int64_t source_bytes = bytes_of(geometry.source, element);
+    int pieces = piece_bytes;
+    if (converted_bytes > 0) {
+      ConvProblem ungrouped = problem;
+      ungrouped.groups = 1;
+      mma::launch_conversion(ungrouped, geometry.source, source, arguments.workspace, arguments.stream);
+      source = arguments.workspace;
+      source_bytes = converted_bytes;
+      pieces = 16;
+    }
+    for (const Launch& one : launches) {
+      Parameters p = one.parameters;
+      p.source = source;
+      p.weights = static_cast<const unsigned char*>(w) + one.weight_offset * element;
+      p.piece_bytes = geometry.by_words ? 16 : mma::piece_bytes_of(source, pieces);
+      const void* added = problem.has_bias ? bias : nullptr;
+      p.bias = p.along_pixels ? added : nullptr;
+      p.out.bias = p.along_pixels ? nullptr : added;
+      p.out.output = geometry.transposed ? x : y;
+      p.out.residual = problem.has_residual ? residual : nullptr;
+      p.out.vector_access = p.out.vector_access && mma::is_aligned(p.out.output) && mma::is_aligned(p.out.residual);
+      launch_kernel({name, one.blocks, kThreads, one.shared_bytes}, kernel_of(problem), p,
+                    {{geometry.transposed ? "dy" : "x", source, source_bytes},
+                     {"w", w, bytes_of(problem.w, element)},
+                     {geometry.transposed ? "dx" : "y", p.out.output, bytes_of(geometry.output, element), true},
+                     {"bias", added, geometry.output.sizes[1] * element},
+                     {"residual", p.out.residual, bytes_of(problem.residual, element)}},
+                    arguments.stream);
+    }
+  }
+
+  void (*kernel_of(const ConvProblem& problem) const)(Parameters) {
+    Geometry chosen = geometry;
+    chosen.choose_kernel(kernels_for(problem), kMostWeightBytes, launches[0].parameters.weight_pitch);
+    return chosen.kernel.function;
+  }
+};
+
+std::string why_not(const ConvProblem& problem, bool by_words) {
+  return by_words ? why_not_stem(problem) : why_not_grouped(problem);
+}
+
+template <bool by_words>
+std::vector<std::string> configs(const ConvProblem& problem) {
+  if (!why_not(problem, by_words).empty()) return {""};
+  std::vector<mma::Candidate> found;
+  for (int i = kLeastWidthLog2; i <= kMostWidthLog2; ++i) {
+    found.push_back({config_name(i), Launches(problem, by_words, i).seconds});
+  }
+  return mma::names_by_rank(std::move(found));
+}
+
+template <bool by_words>
+std::string can_implement(const ConvProblem& problem, const std::string& text) {
+  const std::string reason = why_not(problem, by_words);
+  if (!reason.empty()) return reason;
+  const Launches launches(problem, by_words, parse_config(text));
+  const int most = mma::Machine::of(problem.target).block_shared_bytes;
+  if (launches.shared_bytes > most) {
+    return "needs " + std::to_string(launches.shared_bytes) + " bytes of shared memory, a block has " +
+           std::to_string(most);
+  }
+  if (launches.converted_bytes > mma::kMostWorkspaceBytes) {
+    return "turning the operand to channels-last would take more than 256 MiB of workspace";
+  }
+  return "";
+}
+
+template <bool by_words>
+Prepared prepare(const ConvProblem& problem, const std::string& text) {
+  const auto launches = std::make_shared<Launches>(problem, by_words, parse_config(text));
+  const Parameters& p = launches->launches[0].parameters;
+  Prepared prepared;
+  Description& description = prepared.description;
+  description.blocks = launches->launches[0].blocks;
+  description.threads = kThreads;
+  description.shared_bytes = launches->shared_bytes;
+  description.workspace_bytes = launches->converted_bytes;
+  description.flops = problem.flops();
+  description.compulsory_bytes = problem.compulsory_bytes();
+  description.predicted_seconds = launches->seconds;
+  const int64_t multiplied = int64_t{p.units} * launches->geometry.unit_columns * p.depth.divisor();
+  const int64_t wanted = int64_t{std::min(p.units * p.unit_filters, p.all_filters)} *
+                         launches->geometry.group_channels * p.taps_down * p.taps_across;
+  description.choices = {{"tile_rows", kTileRows >> p.tile_width_log2},
+                         {"tile_columns", 1 << p.tile_width_log2},
+                         {"unit_groups", p.unit_groups},
+                         {"unit_columns", launches->geometry.unit_columns},
+                         {"slabs", p.slabs.divisor()},
+                         {"launches", static_cast<int64_t>(launches->launches.size())},
+                         {"useful_percent", 100 * wanted / multiplied},
+                         {"converts_layout", launches->converted_bytes > 0}};
+  const char* name = by_words ? "stem_fprop" : problem.pass == ConvPass::fprop ? "grouped_fprop" : "grouped_dgrad";
+  prepared.launch = [problem, launches, name](const LaunchArguments& arguments) {
+    launches->run(problem, name, arguments);
+  };
+  return prepared;
+}
+
+}  // namespace
+}  // namespace staged
+
+const KernelFamily<ConvProblem> stem_fprop{
+    "stem_fprop",
+    "1 to 4 input channels on tensor cores, packed as (tap row, tap column, channel); the input of a tile is read once",
+    staged::configs<true>, staged::can_implement<true>, staged::prepare<true>};
+const KernelFamily<ConvProblem> grouped_fprop{
+    "grouped_fprop",
+    "groups of few channels on tensor cores, several in one product; the input of a tile is read once for its groups",
+    staged::configs<false>, staged::can_implement<false>, staged::prepare<false>};
+const KernelFamily<ConvProblem> grouped_dgrad{
+    "grouped_dgrad",
+    "gradient by input of groups of few channels on tensor cores, a launch for each residue of the stride",
+    staged::configs<false>, staged::can_implement<false>, staged::prepare<false>};
+
+}  // namespace fastconv

@@ -1,0 +1,10 @@
+#include "launch/staged_conv_kernels.h"
+
+namespace fastconv::staged {
+
+template <>
+const std::vector<Kernel>& kernels<float, mma::Precision::split_tf32>() {
+  return compiled_kernels<float, mma::Precision::split_tf32>();
+}
+
+}  // namespace fastconv::staged
