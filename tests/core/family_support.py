@@ -13,7 +13,6 @@ class FamilyCase(Case):
     """A convolution pass by one family, "stem" for stem_fprop. Prints the line that repeats it."""
 
     family: str = ""
-    index_bits: int = 32
 
     @property
     def kernel(self) -> str:

@@ -34,6 +34,7 @@ class Case:
     allow_tf32: bool = False
     capability: int = 80
     multiprocessors: int = 108
+    index_bits: int = 32
 
     @property
     def y(self) -> tuple[int, int, int, int]:
@@ -70,6 +71,7 @@ class Case:
             allow_tf32=self.allow_tf32,
             capability=self.capability,
             multiprocessors=self.multiprocessors,
+            index_bits=self.index_bits,
         )
 
     def candidates(self) -> list[Any]:
