@@ -20,7 +20,7 @@ namespace py = pybind11;
 namespace fastconv {
 namespace {
 
-using AnyProblem = std::variant<ConvProblem, PoolProblem, ChannelSumProblem>;
+using AnyProblem = std::variant<ConvProblem, PoolProblem, ConvMaxPoolProblem, ConvGlobalMaxProblem, ChannelSumProblem>;
 using Quad = std::array<int64_t, 4>;
 using SizesAndStrides = std::pair<Quad, Quad>;
 
@@ -71,6 +71,12 @@ std::string op_of(const ConvProblem& problem) {
 std::string op_of(const PoolProblem& problem) {
   return "max_pool2d_" + name_of(problem.pass, kPoolPasses);
 }
+std::string op_of(const ConvMaxPoolProblem&) {
+  return "conv2d_max_pool2d";
+}
+std::string op_of(const ConvGlobalMaxProblem&) {
+  return "conv2d_global_max";
+}
 std::string op_of(const ChannelSumProblem&) {
   return "channel_sum";
 }
@@ -80,6 +86,12 @@ const std::vector<KernelFamily<ConvProblem>>& families(const ConvProblem& proble
 }
 const std::vector<KernelFamily<PoolProblem>>& families(const PoolProblem& problem) {
   return families_of(problem.pass);
+}
+const std::vector<KernelFamily<ConvMaxPoolProblem>>& families(const ConvMaxPoolProblem&) {
+  return conv_max_pool_families();
+}
+const std::vector<KernelFamily<ConvGlobalMaxProblem>>& families(const ConvGlobalMaxProblem&) {
+  return conv_global_max_families();
 }
 const std::vector<KernelFamily<ChannelSumProblem>>& families(const ChannelSumProblem&) {
   return channel_sum_families();
@@ -110,6 +122,26 @@ std::vector<Slot> slots_of(const PoolProblem& problem) {
           {"y", !is_indices, problem.y.count(), size},
           {"offsets", true, problem.offsets.count(), offset_size},
           {"indices", is_indices, problem.y.count(), 8}};
+}
+
+// Of a convolution whose output is reduced to `y`; `places` are offsets or indices.
+std::vector<Slot> slots_of(const ConvProblem& conv, int64_t outputs, const Slot& places) {
+  int size = size_of(conv.dtype);
+  return {{"x", true, conv.x.count(), size},
+          {"w", true, conv.w.count(), size},
+          {"y", true, outputs, size},
+          {"bias", conv.has_bias, conv.y.sizes[1], size},
+          places};
+}
+
+std::vector<Slot> slots_of(const ConvMaxPoolProblem& problem) {
+  int64_t outputs = problem.pool.y.count();
+  int offset_size = problem.pool.offsets_type == OffsetType::uint8 ? 1 : 4;
+  return slots_of(problem.conv, outputs, {"offsets", true, outputs, offset_size});
+}
+
+std::vector<Slot> slots_of(const ConvGlobalMaxProblem& problem) {
+  return slots_of(problem.conv, problem.outputs(), {"indices", true, problem.outputs(), 8});
 }
 
 std::vector<Slot> slots_of(const ChannelSumProblem& problem) {
@@ -232,6 +264,8 @@ std::vector<std::tuple<std::string, std::string, std::string>> all_kernels() {
   };
   for (const auto& [name, pass] : kConvPasses) add("conv2d_" + std::string(name), families_of(pass));
   for (const auto& [name, pass] : kPoolPasses) add("max_pool2d_" + std::string(name), families_of(pass));
+  add("conv2d_max_pool2d", conv_max_pool_families());
+  add("conv2d_global_max", conv_global_max_families());
   add("channel_sum", channel_sum_families());
   return all;
 }
@@ -299,6 +333,24 @@ void bind_problems(py::module_& module) {
            py::arg("padding") = std::array<int, 2>{0, 0}, py::arg("dilation") = std::array<int, 2>{1, 1},
            py::arg("index_bits") = 32, py::arg("capability") = 80, py::arg("multiprocessors") = 108)
       .def_property_readonly("op", [](const PoolProblem& problem) { return op_of(problem); });
+
+  py::class_<ConvMaxPoolProblem>(module, "ConvMaxPoolProblem", py::module_local())
+      .def(py::init([](const ConvProblem& conv, const PoolProblem& pool) {
+             ConvMaxPoolProblem problem{conv, pool};
+             problem.validate();
+             return problem;
+           }),
+           py::kw_only(), py::arg("conv"), py::arg("pool"))
+      .def_property_readonly("op", [](const ConvMaxPoolProblem& problem) { return op_of(problem); });
+
+  py::class_<ConvGlobalMaxProblem>(module, "ConvGlobalMaxProblem", py::module_local())
+      .def(py::init([](const ConvProblem& conv) {
+             ConvGlobalMaxProblem problem{conv};
+             problem.validate();
+             return problem;
+           }),
+           py::kw_only(), py::arg("conv"))
+      .def_property_readonly("op", [](const ConvGlobalMaxProblem& problem) { return op_of(problem); });
 
   py::class_<ChannelSumProblem>(module, "ChannelSumProblem", py::module_local())
       .def(py::init([](const std::string& dtype, const SizesAndStrides& x, int index_bits, int capability,

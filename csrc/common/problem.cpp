@@ -231,6 +231,43 @@ int64_t PoolProblem::compulsory_bytes() const {
   return x.count() * size_of(dtype) + y.count() * (size_of(dtype) + offset_size);
 }
 
+namespace {
+
+void check_fused_convolution(const ConvProblem& conv) {
+  conv.validate();
+  if (conv.pass != ConvPass::fprop) reject("conv_pass", "not fprop", "fprop where the output is pooled");
+  if (conv.has_residual) reject("residual", "given", "None where the output is pooled");
+}
+
+int64_t input_bytes(const ConvProblem& conv) {
+  return (conv.x.count() + conv.w.count()) * size_of(conv.dtype);
+}
+
+}  // namespace
+
+void ConvMaxPoolProblem::validate() const {
+  check_fused_convolution(conv);
+  pool.validate();
+  if (pool.pass != PoolPass::forward) reject("pool_pass", "not forward", "forward where it follows a convolution");
+  if (pool.x.sizes != conv.y.sizes) {
+    reject("x sizes of the pool", list_of(pool.x.sizes), "those of the convolution's y, " + list_of(conv.y.sizes));
+  }
+  if (pool.dtype != conv.dtype) reject("dtype of the pool", "another", "that of the convolution");
+}
+
+int64_t ConvMaxPoolProblem::compulsory_bytes() const {
+  int64_t offset_size = pool.offsets_type == OffsetType::uint8 ? 1 : 4;
+  return input_bytes(conv) + pool.y.count() * (size_of(conv.dtype) + offset_size);
+}
+
+void ConvGlobalMaxProblem::validate() const {
+  check_fused_convolution(conv);
+}
+
+int64_t ConvGlobalMaxProblem::compulsory_bytes() const {
+  return input_bytes(conv) + outputs() * (size_of(conv.dtype) + 8);
+}
+
 void ChannelSumProblem::validate() const {
   check_common(index_bits, target);
   check_operand("x", x, index_bits, size_of(dtype));

@@ -94,6 +94,28 @@ struct PoolProblem {
   int64_t compulsory_bytes() const;
 };
 
+// Max pooling of activation(convolution + bias): x, w, bias -> pool.y, pool.offsets. pool.x has the sizes of conv.y,
+// which is not in memory.
+struct ConvMaxPoolProblem {
+  ConvProblem conv;  // fprop, without a residual
+  PoolProblem pool;  // forward
+
+  void validate() const;
+  int64_t flops() const { return conv.flops(); }
+  int64_t compulsory_bytes() const;
+};
+
+// The largest of activation(convolution + bias) in each image and filter: x, w, bias -> y [N, K], int64 indices p * Q +
+// q [N, K], both dense.
+struct ConvGlobalMaxProblem {
+  ConvProblem conv;  // fprop, without a residual
+
+  int64_t outputs() const { return conv.y.sizes[0] * conv.y.sizes[1]; }
+  void validate() const;
+  int64_t flops() const { return conv.flops(); }
+  int64_t compulsory_bytes() const;
+};
+
 // Sum of x over N, H and W into [C].
 struct ChannelSumProblem {
   DataType dtype = DataType::float32;

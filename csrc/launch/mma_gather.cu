@@ -3,14 +3,12 @@
 #include <memory>
 #include <numeric>
 
-#include "launch/mma_conv.h"
-#include "launch/mma_gather_geometry.h"
+#include "launch/mma_gather.h"
 
 namespace fastconv {
 namespace mma {
-namespace {
 
-std::string why_not(const ConvProblem& problem) {
+std::string why_not_gather(const ConvProblem& problem) {
   std::string reason = why_not_any(problem);
   if (!reason.empty()) return reason;
   const bool transposed = problem.pass == ConvPass::dgrad;
@@ -27,45 +25,21 @@ std::string why_not(const ConvProblem& problem) {
   return "";
 }
 
-// The tiles of the phases, longest sums first, and the order in which blocks take them. Returns the blocks of one
-// split.
-int64_t lay_out_tiles(GatherParameters& parameters, const Geometry& geometry, const Tile& tile, int groups) {
-  struct Phase {
-    int row, column, taps;
-    int64_t pixels;
-  };
-  std::vector<Phase> phases;
-  for (int i = 0; i < geometry.rows.phases; ++i) {
-    for (int j = 0; j < geometry.columns.phases; ++j) {
-      const AxisPhase &row = geometry.rows.axis.phases[i], &column = geometry.columns.axis.phases[j];
-      phases.push_back({i, j, row.tap_count * column.tap_count,
-                        geometry.output.sizes[0] * row.outputs.divisor() * column.outputs.divisor()});
-    }
-  }
-  std::stable_sort(phases.begin(), phases.end(), [](const Phase& a, const Phase& b) { return a.taps > b.taps; });
-  uint32_t tiles = 0;
-  for (size_t i = 0; i < phases.size(); ++i) {
-    parameters.tile_begin[i] = tiles;
-    parameters.phase_row[i] = static_cast<uint8_t>(phases[i].row);
-    parameters.phase_column[i] = static_cast<uint8_t>(phases[i].column);
-    tiles += static_cast<uint32_t>(divide_up(phases[i].pixels, tile.rows));
-  }
-  parameters.tile_begin[phases.size()] = tiles;
-  parameters.phase_count = static_cast<int>(phases.size());
+int64_t lay_out_rasters(GatherParameters& parameters, const Geometry& geometry, const Tile& tile, int groups,
+                        uint32_t row_tiles) {
   // Rasters of at most 8 tiles of columns, as equal as can be: their weights and one panel of the source fit the cache.
   constexpr int64_t kWidestRaster = 8;
   const int64_t column_tiles = divide_up(geometry.output_channels, tile.columns);
   const int64_t rasters = divide_up(column_tiles, kWidestRaster), width = divide_up(column_tiles, rasters);
   parameters.raster_width = FastDivider<uint32_t>(static_cast<uint32_t>(width));
   parameters.rasters = FastDivider<uint32_t>(static_cast<uint32_t>(rasters));
-  parameters.tiles_of_raster = FastDivider<uint32_t>(static_cast<uint32_t>(tiles * width));
-  const int64_t blocks = tiles * width * rasters * groups;
+  parameters.tiles_of_raster = FastDivider<uint32_t>(static_cast<uint32_t>(row_tiles * width));
+  const int64_t blocks = row_tiles * width * rasters * groups;
   parameters.tiles_of_split = FastDivider<uint32_t>(static_cast<uint32_t>(blocks));
   return blocks;
 }
 
-// Everything but the pointers, for one tile.
-GatherParameters parameters_for(const ConvProblem& problem, const Geometry& geometry, const Tile& tile, int splits) {
+GatherParameters gather_parameters(const ConvProblem& problem, const Geometry& geometry, int splits) {
   GatherParameters parameters{};
   const Operand source =
       geometry.piece_bytes == 0 ? as_channels_last(geometry.source, problem.groups, geometry.element) : geometry.source;
@@ -85,8 +59,6 @@ GatherParameters parameters_for(const ConvProblem& problem, const Geometry& geom
       static_cast<int>(geometry.piece_bytes == 0 ? geometry.channel_pitch : geometry.source_channels);
   parameters.channel_pitch = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.channel_pitch));
   parameters.splits = FastDivider<uint32_t>(static_cast<uint32_t>(splits));
-  lay_out_tiles(parameters, geometry, tile, problem.groups);
-
   OutputParameters& out = parameters.out;
   out.column_stride = geometry.output.strides[1];
   out.residual_column_stride = problem.residual.strides[1];
@@ -96,13 +68,7 @@ GatherParameters parameters_for(const ConvProblem& problem, const Geometry& geom
   return parameters;
 }
 
-// Chunks of columns can be loaded and stored whole, if the pointers are aligned.
-bool allows_vectors(const ConvProblem& problem, const Geometry& geometry) {
-  const auto whole = [&](const Operand& operand) {
-    return operand.strides[1] == 1 && piece_bytes_of(operand, problem.groups, geometry.element) == 16;
-  };
-  return whole(geometry.output) && (!problem.has_residual || whole(problem.residual));
-}
+namespace {
 
 RepackParameters repack_for(const ConvProblem& problem, const Geometry& geometry) {
   RepackParameters repack{};
@@ -135,6 +101,82 @@ RepackParameters repack_for(const ConvProblem& problem, const Geometry& geometry
   return repack;
 }
 
+}  // namespace
+
+GatherOperands::GatherOperands(const ConvProblem& problem, const Geometry& geometry, Workspace& workspace)
+    : problem_(problem), geometry_(geometry), repack_(repack_for(problem, geometry)) {
+  packed_at_ = workspace.take(geometry.packed_bytes);
+  converted_at_ = workspace.take(geometry.converted_bytes);
+}
+
+GatherOperands::Ready GatherOperands::operator()(const void* source, const void* w,
+                                                 const LaunchArguments& arguments) const {
+  auto* workspace = static_cast<unsigned char*>(arguments.workspace);
+  const int element = geometry_.element;
+  Ready ready{source, bytes_of(geometry_.source, element), w, bytes_of(problem_.w, element), 16};
+  if (geometry_.piece_bytes == 0) {
+    launch_conversion(problem_, geometry_.source, source, workspace + converted_at_, arguments.stream);
+    ready.source = workspace + converted_at_;
+    ready.source_bytes = geometry_.converted_bytes;
+  } else {
+    ready.piece_bytes = piece_bytes_of(source, geometry_.piece_bytes);
+  }
+  if (!geometry_.weights_in_place || !is_aligned(w)) {
+    RepackParameters repack = repack_;
+    repack.source = w;
+    repack.destination = workspace + packed_at_;
+    launch_repack(problem_.dtype, repack, ready.weight_bytes, geometry_.packed_bytes, arguments.stream);
+    ready.weights = repack.destination;
+    ready.weight_bytes = geometry_.packed_bytes;
+  }
+  return ready;
+}
+
+namespace {
+
+// The tiles of the phases, longest sums first, and the order in which blocks take them. Returns the blocks of one
+// split.
+int64_t lay_out_tiles(GatherParameters& parameters, const Geometry& geometry, const Tile& tile, int groups) {
+  struct Phase {
+    int row, column, taps;
+    int64_t pixels;
+  };
+  std::vector<Phase> phases;
+  for (int i = 0; i < geometry.rows.phases; ++i) {
+    for (int j = 0; j < geometry.columns.phases; ++j) {
+      const AxisPhase &row = geometry.rows.axis.phases[i], &column = geometry.columns.axis.phases[j];
+      phases.push_back({i, j, row.tap_count * column.tap_count,
+                        geometry.output.sizes[0] * row.outputs.divisor() * column.outputs.divisor()});
+    }
+  }
+  std::stable_sort(phases.begin(), phases.end(), [](const Phase& a, const Phase& b) { return a.taps > b.taps; });
+  uint32_t tiles = 0;
+  for (size_t i = 0; i < phases.size(); ++i) {
+    parameters.tile_begin[i] = tiles;
+    parameters.phase_row[i] = static_cast<uint8_t>(phases[i].row);
+    parameters.phase_column[i] = static_cast<uint8_t>(phases[i].column);
+    tiles += static_cast<uint32_t>(divide_up(phases[i].pixels, tile.rows));
+  }
+  parameters.tile_begin[phases.size()] = tiles;
+  parameters.phase_count = static_cast<int>(phases.size());
+  return lay_out_rasters(parameters, geometry, tile, groups, tiles);
+}
+
+// Everything but the pointers, for one tile.
+GatherParameters parameters_for(const ConvProblem& problem, const Geometry& geometry, const Tile& tile, int splits) {
+  GatherParameters parameters = gather_parameters(problem, geometry, splits);
+  lay_out_tiles(parameters, geometry, tile, problem.groups);
+  return parameters;
+}
+
+// Chunks of columns can be loaded and stored whole, if the pointers are aligned.
+bool allows_vectors(const ConvProblem& problem, const Geometry& geometry) {
+  const auto whole = [&](const Operand& operand) {
+    return operand.strides[1] == 1 && piece_bytes_of(operand, problem.groups, geometry.element) == 16;
+  };
+  return whole(geometry.output) && (!problem.has_residual || whole(problem.residual));
+}
+
 Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& tile) {
   GatherParameters parameters{};
   Work work{};
@@ -156,7 +198,7 @@ const std::vector<Kernel<GatherParameters>>& candidates_of(const ConvProblem& pr
 }
 
 std::vector<std::string> configs(const ConvProblem& problem) {
-  if (!why_not(problem).empty()) return {""};
+  if (!why_not_gather(problem).empty()) return {""};
   const Geometry geometry(problem);
   const Machine machine = Machine::of(problem.target);
   std::vector<Candidate> found;
@@ -172,7 +214,7 @@ std::vector<std::string> configs(const ConvProblem& problem) {
 }
 
 std::string can_implement(const ConvProblem& problem, const std::string& text) {
-  const std::string reason = why_not(problem);
+  const std::string reason = why_not_gather(problem);
   if (!reason.empty()) return reason;
   const Geometry geometry(problem);
   const auto& kernels = candidates_of(problem, geometry);
@@ -206,10 +248,8 @@ class GatherLaunch {
         splits_(splits),
         parameters_(parameters_for(problem, geometry_, kernel.tile, splits)),
         narrow_parameters_(parameters_for(problem, geometry_, narrow.tile, splits)),
-        repack_(repack_for(problem, geometry_)),
+        operands_(problem, geometry_, workspace_),
         allows_vectors_(allows_vectors(problem, geometry_)) {
-    packed_at_ = workspace_.take(geometry_.packed_bytes);
-    converted_at_ = workspace_.take(geometry_.converted_bytes);
     partial_at_ = workspace_.take(geometry_.partial_bytes(splits));
   }
 
@@ -219,54 +259,34 @@ class GatherLaunch {
   void operator()(const LaunchArguments& arguments) const {
     const auto [x, w, y, bias, residual] = arguments.pointers;
     auto* workspace = static_cast<unsigned char*>(arguments.workspace);
-    const void* source = geometry_.transposed ? y : x;
-    int piece_bytes = 16;
-    if (geometry_.piece_bytes == 0) {
-      launch_conversion(problem_, geometry_.source, source, workspace + converted_at_, arguments.stream);
-      source = workspace + converted_at_;
-    } else {
-      piece_bytes = piece_bytes_of(source, geometry_.piece_bytes);
-    }
+    const GatherOperands::Ready ready = operands_(geometry_.transposed ? y : x, w, arguments);
     // Tensors that begin at an odd address have their own kernel, too.
-    const bool narrow = piece_bytes < 16;
+    const bool narrow = ready.piece_bytes < 16;
     GatherParameters parameters = narrow ? narrow_parameters_ : parameters_;
-    parameters.source = source;
-    parameters.piece_bytes = piece_bytes;
-    parameters.weights = w;
-    if (!geometry_.weights_in_place || !is_aligned(w)) {
-      parameters.weights = workspace + packed_at_;
-      repack(w, workspace + packed_at_, arguments.stream);
-    }
+    parameters.source = ready.source;
+    parameters.piece_bytes = ready.piece_bytes;
+    parameters.weights = ready.weights;
     OutputParameters& out = parameters.out;
     out.output = geometry_.transposed ? x : y;
     out.bias = problem_.has_bias ? bias : nullptr;
     out.residual = problem_.has_residual ? residual : nullptr;
     out.partial = splits_ > 1 ? reinterpret_cast<float*>(workspace + partial_at_) : nullptr;
     out.vector_access = allows_vectors_ && is_aligned(out.output) && is_aligned(out.residual);
-    launch(parameters, narrow ? narrow_ : kernel_, arguments);
+    launch(parameters, narrow ? narrow_ : kernel_, ready, arguments);
     if (splits_ > 1) reduce(parameters, arguments);
   }
 
  private:
-  void repack(const void* w, void* packed, const Stream& stream) const {
-    RepackParameters repack = repack_;
-    repack.source = w;
-    repack.destination = packed;
-    launch_repack(problem_.dtype, repack, bytes_of(problem_.w, geometry_.element), geometry_.packed_bytes, stream);
-  }
-
   void launch(const GatherParameters& parameters, const Kernel<GatherParameters>& kernel,
-              const LaunchArguments& arguments) const {
+              const GatherOperands::Ready& ready, const LaunchArguments& arguments) const {
     const int element = geometry_.element;
     const int64_t blocks = int64_t{parameters.tiles_of_split.divisor()} * splits_;
-    const bool packed = parameters.weights == static_cast<unsigned char*>(arguments.workspace) + packed_at_;
     const bool split = parameters.out.partial != nullptr;
     launch_kernel({geometry_.transposed ? "mma_dgrad" : "mma_fprop", static_cast<unsigned>(blocks),
                    32 * kernel.tile.warps(), kernel.shared_bytes},
                   kernel.function, parameters,
-                  {{geometry_.transposed ? "dy" : "x", parameters.source,
-                    geometry_.piece_bytes == 0 ? geometry_.converted_bytes : bytes_of(geometry_.source, element)},
-                   {"w", parameters.weights, packed ? geometry_.packed_bytes : bytes_of(problem_.w, element)},
+                  {{geometry_.transposed ? "dy" : "x", ready.source, ready.source_bytes},
+                   {"w", ready.weights, ready.weight_bytes},
                    {geometry_.transposed ? "dx" : "y", split ? nullptr : parameters.out.output,
                     bytes_of(geometry_.output, element), true},
                    {"bias", parameters.out.bias, geometry_.output.sizes[1] * element},
@@ -297,10 +317,10 @@ class GatherLaunch {
   const Kernel<GatherParameters> kernel_, narrow_;
   const int splits_;
   const GatherParameters parameters_, narrow_parameters_;
-  const RepackParameters repack_;
-  const bool allows_vectors_;
   Workspace workspace_;
-  int64_t packed_at_, converted_at_, partial_at_;
+  const GatherOperands operands_;
+  const bool allows_vectors_;
+  int64_t partial_at_;
 };
 
 Prepared prepare(const ConvProblem& problem, const std::string& text) {

@@ -7,6 +7,7 @@
 #include "launch/max_pool_large.h"
 #include "launch/max_pool_windows.h"
 #include "launch/mma_conv.h"
+#include "launch/mma_fused.h"
 #include "launch/staged_conv.h"
 
 namespace fastconv {
@@ -35,6 +36,16 @@ const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass pass) {
     default:
       return indices;
   }
+}
+
+const std::vector<KernelFamily<ConvMaxPoolProblem>>& conv_max_pool_families() {
+  static const std::vector<KernelFamily<ConvMaxPoolProblem>> all{mma_conv_max_pool};
+  return all;
+}
+
+const std::vector<KernelFamily<ConvGlobalMaxProblem>>& conv_global_max_families() {
+  static const std::vector<KernelFamily<ConvGlobalMaxProblem>> all{mma_conv_global_max};
+  return all;
 }
 
 const std::vector<KernelFamily<ChannelSumProblem>>& channel_sum_families() {

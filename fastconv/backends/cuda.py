@@ -17,7 +17,7 @@ from torch import Tensor
 from fastconv import emulator
 from fastconv.backends import unfused
 from fastconv.plan import Candidate, Plan
-from fastconv.problem import ChannelSumProblem, FusedProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ChannelSumProblem, ConvGlobalMaxProblem, FusedProblem, Operand, PoolProblem, Problem
 
 OLDEST_CAPABILITY = 80
 
@@ -42,12 +42,11 @@ class CudaBackend:
         found = []
         if isinstance(problem, FusedProblem):
             found.append(unfused.candidate(self, problem))
-            return found
         module = _module(target.device_type)
         try:
             compiled = module.candidates(_compiled_problem(module, problem))
         except (ValueError, TypeError) as error:  # TypeError: a number beyond the core's int
-            return [Candidate(self.name, problem.op, "", str(error))]
+            return [*found, Candidate(self.name, problem.op, "", str(error))]
         for candidate in compiled:
             details = dict(candidate.details)
             seconds = details.pop("predicted_seconds", None)
@@ -93,6 +92,11 @@ def _sizes_and_strides(operand: Operand) -> tuple[tuple[int, ...], tuple[int, ..
 
 def _compiled_problem(module: ModuleType, problem: Problem) -> Any:
     """The core's own problem, which it has checked: ValueError where something does not fit together."""
+    if isinstance(problem, FusedProblem):
+        conv = _compiled_problem(module, problem.conv)
+        if isinstance(problem, ConvGlobalMaxProblem):
+            return module.ConvGlobalMaxProblem(conv=conv)
+        return module.ConvMaxPoolProblem(conv=conv, pool=_compiled_problem(module, problem.pool))
     common = {
         "dtype": _type_name(problem.dtype),
         "x": _sizes_and_strides(problem.x),
@@ -204,6 +208,23 @@ def _wgrad(plan: CudaPlan, dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return w, bias
 
 
+def _conv_max_pool(plan: CudaPlan, x: Tensor, w: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    pool = plan._problem.pool
+    y = plan.empty(x, pool.y)
+    offsets = plan.empty(x, pool.offsets, pool.offsets_dtype)
+    if y.numel():
+        plan.launch(x, x, w, y, _dense(bias), offsets)
+    return y, offsets
+
+
+def _conv_global_max(plan: CudaPlan, x: Tensor, w: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    sizes = plan._problem.pool.y.sizes[:2]
+    y, indices = x.new_empty(sizes), x.new_empty(sizes, dtype=torch.int64)
+    if y.numel():
+        plan.launch(x, x, w, y, _dense(bias), indices)
+    return y, indices
+
+
 def _channel_sum(plan: CudaPlan, x: Tensor) -> Tensor:
     sums = torch.empty(x.shape[1], dtype=x.dtype, device=x.device)
     if sums.numel():
@@ -245,6 +266,8 @@ _PASSES = {
     "conv2d_fprop": _fprop,
     "conv2d_dgrad": _dgrad,
     "conv2d_wgrad": _wgrad,
+    "conv2d_max_pool2d": _conv_max_pool,
+    "conv2d_global_max": _conv_global_max,
     "channel_sum": _channel_sum,
     "max_pool2d_forward": _pool_forward,
     "max_pool2d_backward": _pool_backward,

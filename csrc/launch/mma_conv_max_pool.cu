@@ -1,0 +1,205 @@
+// The family mma_conv_max_pool.
+#include <memory>
+
+#include "launch/mma_fused.h"
+
+namespace fastconv {
+namespace mma {
+namespace {
+
+// The pooled outputs of a patch, and the outputs of the convolution that their windows span.
+struct Patch {
+  int64_t pooled_rows = 0, pooled_columns = 0, height = 0, width = 0;
+  int64_t down = 0, across = 0;  // patches of an image
+};
+
+int64_t span_of(int64_t windows, int kernel, int stride) {
+  return (windows - 1) * stride + kernel;
+}
+
+// The patch of at most `rows` outputs that leaves the fewest patches to an image; of several the one that spans least.
+Patch choose_patch(const PoolProblem& pool, int rows) {
+  Patch best;
+  for (int64_t columns = 1; columns <= pool.y.sizes[3]; ++columns) {
+    const int64_t width = span_of(columns, pool.kernel[1], pool.stride[1]);
+    if (width * pool.kernel[0] > rows) break;
+    const int64_t most_rows = (rows / width - pool.kernel[0]) / pool.stride[0] + 1;
+    const int64_t down = divide_up(pool.y.sizes[2], std::min(most_rows, pool.y.sizes[2]));
+    // As equal as can be: a patch that hangs over the map's end computes outputs that nobody wants.
+    const int64_t pooled_rows = divide_up(pool.y.sizes[2], down);
+    const int64_t across = divide_up(pool.y.sizes[3], columns);
+    const int64_t height = span_of(pooled_rows, pool.kernel[0], pool.stride[0]);
+    const int64_t patches = down * across, fewest = best.down * best.across;
+    if (best.down == 0 || patches < fewest || (patches == fewest && height * width < best.height * best.width)) {
+      best = {pooled_rows, columns, height, width, down, across};
+    }
+  }
+  return best;
+}
+
+std::string why_not(const ConvMaxPoolProblem& problem) {
+  const std::string reason = why_not_gather(problem.conv);
+  if (!reason.empty()) return reason;
+  if (problem.pool.offsets_type != OffsetType::uint8) return "a pool whose offsets do not fit a byte";
+  if (problem.pool.dilation != std::array<int, 2>{1, 1}) return "a pool with dilation";
+  return "";
+}
+
+int64_t blocks_of(const ConvMaxPoolProblem& problem, const Geometry& geometry, const Tile& tile) {
+  const Patch patch = choose_patch(problem.pool, tile.rows);
+  const int64_t column_tiles = divide_up(geometry.output_channels, tile.columns);
+  // lay_out_rasters fills the last raster up; it counts these exactly.
+  GatherParameters parameters{};
+  const int64_t row_tiles = problem.pool.y.sizes[0] * patch.down * patch.across;
+  if (row_tiles * column_tiles * problem.conv.groups > INT32_MAX) return int64_t{INT32_MAX} + 1;
+  return lay_out_rasters(parameters, geometry, tile, problem.conv.groups, static_cast<uint32_t>(row_tiles));
+}
+
+const std::vector<Kernel<PoolGatherParameters>>& kernels_for(const ConvMaxPoolProblem& problem,
+                                                             const Geometry& geometry) {
+  return tiles_for(fused_kernels_of(problem.conv).pool, geometry);
+}
+
+std::vector<std::string> configs(const ConvMaxPoolProblem& problem) {
+  if (!why_not(problem).empty()) return {""};
+  const Geometry geometry(problem.conv);
+  return fused_configs(problem.conv, geometry, kernels_for(problem, geometry),
+                       fused_work(problem.conv, geometry, problem.compulsory_bytes()),
+                       [&](const Tile& tile) { return blocks_of(problem, geometry, tile); });
+}
+
+std::string can_implement(const ConvMaxPoolProblem& problem, const std::string& config) {
+  const std::string reason = why_not(problem);
+  if (!reason.empty()) return reason;
+  const Geometry geometry(problem.conv);
+  const auto* kernel = find_kernel(kernels_for(problem, geometry), config);
+  if (kernel != nullptr && choose_patch(problem.pool, kernel->tile.rows).down == 0) {
+    return "a pooling window of " + std::to_string(problem.pool.kernel[0]) + " x " +
+           std::to_string(problem.pool.kernel[1]) + ", which does not fit a tile of " +
+           std::to_string(kernel->tile.rows) + " pixels";
+  }
+  return why_not_tile(problem.conv, kernel, kernel != nullptr ? blocks_of(problem, geometry, kernel->tile) : 0);
+}
+
+PoolGatherParameters parameters_for(const ConvMaxPoolProblem& problem, const Geometry& geometry, const Tile& tile) {
+  PoolGatherParameters parameters{gather_parameters(problem.conv, geometry, 1), {}};
+  const PoolProblem& pool = problem.pool;
+  const Patch patch = choose_patch(pool, tile.rows);
+  GatherParameters& gather = parameters.gather;
+  const auto row_tiles = static_cast<uint32_t>(pool.y.sizes[0] * patch.down * patch.across);
+  lay_out_rasters(gather, geometry, tile, problem.conv.groups, row_tiles);
+  gather.phase_count = 1;
+  gather.tile_begin[1] = row_tiles;
+  gather.output_strides = pixel_strides(pool.y);
+  gather.out.column_stride = pool.y.strides[1];
+
+  const auto divider = [](int64_t divisor) { return FastDivider<uint32_t>(static_cast<uint32_t>(divisor)); };
+  PoolWindows& windows = parameters.pool;
+  windows.patch_width = divider(patch.width);
+  windows.patch_pixels = static_cast<int>(patch.height * patch.width);
+  windows.pooled_columns = divider(patch.pooled_columns);
+  windows.pooled = divider(patch.pooled_rows * patch.pooled_columns);
+  windows.pooled_rows = static_cast<int>(patch.pooled_rows);
+  windows.patches_across = divider(patch.across);
+  windows.patches = divider(patch.down * patch.across);
+  windows.rows = pool.kernel[0];
+  windows.columns = pool.kernel[1];
+  windows.stride_height = pool.stride[0];
+  windows.stride_width = pool.stride[1];
+  windows.pad_top = pool.padding[0];
+  windows.pad_left = pool.padding[1];
+  windows.map_height = static_cast<int>(pool.x.sizes[2]);
+  windows.map_width = static_cast<int>(pool.x.sizes[3]);
+  windows.pooled_height = static_cast<int>(pool.y.sizes[2]);
+  windows.pooled_width = static_cast<int>(pool.y.sizes[3]);
+  windows.offset_strides = pixel_strides(pool.offsets);
+  windows.offset_column_stride = pool.offsets.strides[1];
+  return parameters;
+}
+
+// Chunks of channels can be stored whole, if the pointer is aligned to `bytes`.
+bool has_whole_chunks(const Operand& operand, int groups, int64_t chunk) {
+  const auto steps = [chunk](int64_t size, int64_t stride) { return size == 1 || stride % chunk == 0; };
+  const auto& [sizes, strides] = operand;
+  return strides[1] == 1 && sizes[1] / groups % chunk == 0 && steps(sizes[0], strides[0]) &&
+         steps(sizes[2], strides[2]) && steps(sizes[3], strides[3]);
+}
+
+class Launch {
+ public:
+  Launch(const ConvMaxPoolProblem& problem, const Kernel<PoolGatherParameters>& kernel)
+      : problem_(problem),
+        geometry_(problem.conv),
+        kernel_(kernel),
+        narrow_(fused_kernels_of(problem.conv).pool.narrow[0]),
+        parameters_(parameters_for(problem, geometry_, kernel.tile)),
+        narrow_parameters_(parameters_for(problem, geometry_, narrow_.tile)),
+        operands_(problem.conv, geometry_, workspace_) {}
+
+  int64_t workspace_bytes() const { return workspace_.bytes(); }
+  const PoolGatherParameters& parameters() const { return parameters_; }
+
+  void operator()(const LaunchArguments& arguments) const {
+    const auto [x, w, y, bias, offsets] = arguments.pointers;
+    const GatherOperands::Ready ready = operands_(x, w, arguments);
+    const bool narrow = ready.piece_bytes < 16;
+    const auto& kernel = narrow ? narrow_ : kernel_;
+    PoolGatherParameters parameters = narrow ? narrow_parameters_ : parameters_;
+    GatherParameters& gather = parameters.gather;
+    gather.source = ready.source;
+    gather.piece_bytes = ready.piece_bytes;
+    gather.weights = ready.weights;
+    gather.out.output = y;
+    gather.out.bias = problem_.conv.has_bias ? bias : nullptr;
+    const int element = geometry_.element, groups = problem_.conv.groups;
+    const int64_t chunk = 16 / element;
+    const auto aligned = [](const void* pointer, int64_t bytes) {
+      return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+    };
+    gather.out.vector_access = has_whole_chunks(problem_.pool.y, groups, chunk) && aligned(y, 16);
+    parameters.pool.offsets = static_cast<uint8_t*>(offsets);
+    parameters.pool.vector_offsets = has_whole_chunks(problem_.pool.offsets, groups, chunk) && aligned(offsets, chunk);
+    launch_kernel({"mma_conv_max_pool", gather.tiles_of_split.divisor(), 32 * kernel.tile.warps(), kernel.shared_bytes},
+                  kernel.function, parameters,
+                  {{"x", ready.source, ready.source_bytes},
+                   {"w", ready.weights, ready.weight_bytes},
+                   {"y", y, bytes_of(problem_.pool.y, element), true},
+                   {"bias", gather.out.bias, problem_.conv.y.sizes[1] * element},
+                   {"offsets", offsets, bytes_of(problem_.pool.offsets, 1), true}},
+                  arguments.stream);
+  }
+
+ private:
+  const ConvMaxPoolProblem problem_;
+  const Geometry geometry_;
+  const Kernel<PoolGatherParameters> kernel_, narrow_;
+  const PoolGatherParameters parameters_, narrow_parameters_;
+  Workspace workspace_;
+  const GatherOperands operands_;
+};
+
+Prepared prepare(const ConvMaxPoolProblem& problem, const std::string& config) {
+  const Geometry geometry(problem.conv);
+  const Kernel<PoolGatherParameters>& kernel = *find_kernel(kernels_for(problem, geometry), config);
+  auto launch = std::make_shared<Launch>(problem, kernel);
+  const int64_t compulsory = problem.compulsory_bytes();
+  Prepared prepared;
+  prepared.description = describe_fused(problem.conv, geometry, kernel, fused_work(problem.conv, geometry, compulsory),
+                                        launch->parameters().gather.tiles_of_split.divisor(), compulsory);
+  prepared.description.workspace_bytes = launch->workspace_bytes();
+  const PoolWindows& windows = launch->parameters().pool;
+  prepared.description.choices.emplace_back("patch_height", windows.patch_pixels / windows.patch_width.divisor());
+  prepared.description.choices.emplace_back("patch_width", windows.patch_width.divisor());
+  prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
+  return prepared;
+}
+
+}  // namespace
+}  // namespace mma
+
+const KernelFamily<ConvMaxPoolProblem> mma_conv_max_pool{
+    "mma_conv_max_pool",
+    "implicit GEMM on tensor cores whose epilogue pools patches of the output in shared memory: any window of a tile",
+    mma::configs, mma::can_implement, mma::prepare};
+
+}  // namespace fastconv
