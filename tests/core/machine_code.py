@@ -15,22 +15,24 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from fastconv import emulator
 from tests.core.mma_support import NAMES, Case
 
 TABLE = Path(__file__).with_name("mma_resources.csv")
 _PRECISIONS = ("native", "tf32", "split_tf32")
 _SYMBOL = re.compile(
-    r"_ZN8fastconv3mma\d+(gather|wgrad)_gemmINS0_9TileShapeI(NS_4HalfE|NS_8BFloat16E|f)LNS0_9PrecisionE(\d)E"
+    r"_ZN8fastconv3mma\d+(gather|wgrad|pool|best)_gemmINS0_9TileShapeI(NS_4HalfE|NS_8BFloat16E|f)LNS0_9PrecisionE(\d)E"
     r"Li(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEELb(\d)E"
 )
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Kernel:
-    family: str  # "gather": fprop and dgrad, or "wgrad"
+    family: str  # "gather": fprop and dgrad; "wgrad"; "pool", "best": a convolution that is pooled
     type: str
     precision: str
     tile: str
@@ -143,22 +145,47 @@ def _main_loop(lines: list[tuple[int, str]]) -> list[str]:
 def shared_bytes() -> dict[tuple[str, str, str, str, bool], int]:
     """Dynamic shared memory by family, type, precision, tile and whether it is the kernel for unaligned pixels."""
     found = {}
-    for family, conv_pass in (("gather", "fprop"), ("wgrad", "wgrad")):
-        for dtype, allow_tf32, precision in (
-            (torch.float16, False, "native"),
-            (torch.bfloat16, False, "native"),
-            (torch.float32, True, "tf32"),
-            (torch.float32, False, "split_tf32"),
-        ):
-            for narrow, channels in ((False, 64), (True, 3)):
-                case = Case(
-                    conv_pass, dtype, (1, channels, 8, 8), (64, channels, 3, 3), allow_tf32=allow_tf32, capability=90
-                )
-                for candidate in case.candidates():
+    for dtype, allow_tf32, precision in (
+        (torch.float16, False, "native"),
+        (torch.bfloat16, False, "native"),
+        (torch.float32, True, "tf32"),
+        (torch.float32, False, "split_tf32"),
+    ):
+        for narrow, channels in ((False, 64), (True, 3)):
+            sizes = (1, channels, 8, 8), (64, channels, 3, 3)
+            fprop, wgrad = (
+                Case(conv_pass, dtype, *sizes, allow_tf32=allow_tf32, capability=90) for conv_pass in ("fprop", "wgrad")
+            )
+            candidates = {"gather": fprop.candidates(), "wgrad": wgrad.candidates()} | _fused_candidates(fprop)
+            for family, members in candidates.items():
+                for candidate in members:
                     tile = candidate.config.split("_k")[0]
-                    key = (family, NAMES[dtype], precision, tile, narrow)
-                    found[key] = candidate.details["shared_bytes"]
+                    found[family, NAMES[dtype], precision, tile, narrow] = candidate.details["shared_bytes"]
     return found
+
+
+def _fused_candidates(convolution: Case) -> dict[str, list[Any]]:
+    """Of the convolution followed by a 2x2 pool, and by a global one."""
+    compiled = emulator.module()
+    conv = convolution.problem(compiled)
+    batch, filters, height, width = convolution.y
+    maps, pooled = (
+        ((batch, filters, h, w), (filters * h * w, 1, filters * w, filters))
+        for h, w in ((height, width), (height // 2, width // 2))
+    )
+    pool = compiled.PoolProblem(
+        pool_pass="forward",
+        dtype=NAMES[convolution.dtype],
+        x=maps,
+        y=pooled,
+        offsets=pooled,
+        kernel=(2, 2),
+        stride=(2, 2),
+    )
+    return {
+        "pool": compiled.candidates(compiled.ConvMaxPoolProblem(conv=conv, pool=pool)),
+        "best": compiled.candidates(compiled.ConvGlobalMaxProblem(conv=conv)),
+    }
 
 
 def _leaves(text: str, end: int) -> bool:
