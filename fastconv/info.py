@@ -19,6 +19,7 @@ import torch
 
 from fastconv import backends as backend_registry
 from fastconv._version import __version__
+from fastconv.tuning import tables
 from fastconv.tuning.store import default_folder
 
 #: Libraries whose version changes what fastconv does.
@@ -150,13 +151,14 @@ def _unavailable(backend: str, device: str) -> str:
 
 
 def caches() -> dict[str, str]:
-    """Folders that keep results between programs."""
+    """What is kept between programs, and what came with the package."""
     triton = os.environ.get("TRITON_CACHE_DIR")
     if triton is None:
         triton = str(Path(os.environ.get("TRITON_HOME") or Path.home(), ".triton", "cache"))
     return {
         "measured times": _folder_state(str(default_folder())),
         "Triton's compiled kernels": _folder_state(triton),
+        "measured tables in the package": ", ".join(tables.shipped_names()) or "none",
     }
 
 

@@ -222,14 +222,14 @@ def print_summary(finished: Finished, console: Console) -> None:
     """A short table last: what a log's end shows."""
     results = finished.results
     predicted = tables.is_predicted(results)
-    source = _predicted_summary(results) if predicted else tables.summary(results)
+    source = tables.predicted_summary(results) if predicted else tables.summary(results)
     title = f"PREDICTED for {results.environment.get('predicted_gpu')}, not measured" if predicted else results.title
     for content, heading in ((tables.verdict_counts(results), "Rows"), (source, title)):
         if not content.rows:
             continue
         shown = Table(title=heading, title_justify="left")
         for index, name in enumerate(content.columns):
-            shown.add_column(name, justify="right" if index in content.numeric else "left")
+            shown.add_column(name, justify="right" if index in content.numeric else "left", overflow="fold")
         for row in content.rows:
             shown.add_row(*row)
         console.print(shown)
@@ -239,29 +239,3 @@ def print_summary(finished: Finished, console: Console) -> None:
     if finished.reason:
         console.print(f"[yellow]Not complete:[/yellow] {finished.reason}", highlight=False)
     console.print(f"{finished.seconds:.0f} s. Report: {finished.folder / 'report.html'}", soft_wrap=True)
-
-
-def _predicted_summary(results: Results) -> tables.Table:
-    """By suite and backend: how many layers are right, and the predicted share of the roofline."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in results.rows:
-        groups.setdefault((row.suite, row.contestant), []).append(row)
-    table = tables.Table(
-        ["suite", "contestant", "checked right", "share of roofline (predicted)", "distinct / compulsory bytes"],
-        [],
-        frozenset((2, 3, 4)),
-    )
-    for (suite, contestant), rows in sorted(groups.items()):
-        right = [row for row in rows if row.status == "ok"]
-        shares = [share for row in right if (share := tables.predicted_share(row))]
-        traffic = [row.counted["distinct_ratio"] for row in right if "distinct_ratio" in row.counted]
-        table.rows.append(
-            [
-                suite,
-                contestant,
-                f"{len(right)} of {len(rows)}",
-                f"{min(shares):.0%} to {max(shares):.0%}" if shares else "",
-                f"{min(traffic):.2f} to {max(traffic):.2f}" if traffic else "",
-            ]
-        )
-    return table

@@ -155,12 +155,18 @@ def compare(
         means.add_row(suite, direction, f"{mean.value:.3f}x", f"{mean.low:.3f} to {mean.high:.3f}", str(mean.count))
     console.print(means)
     extremes = found.pairs if len(found.pairs) <= 2 * rows else [*found.pairs[:rows], *found.pairs[-rows:]]
-    table = Table("ratio", "row", "kernel before", "kernel after")
+    table = Table()
+    for heading in ("ratio", "case", "kernel before", "kernel after"):
+        table.add_column(heading, overflow="fold")
     for pair in extremes:
-        table.add_row(f"{pair.ratio:.3f}x", pair.second.id, pair.first.kernel, pair.second.kernel)
+        table.add_row(f"{pair.ratio:.3f}x", pair.second.key, _who(pair.first), _who(pair.second))
     console.print(table)
     if any(found.unmatched):
         console.print(f"Only in the first: {found.unmatched[0]} rows; only in the second: {found.unmatched[1]}.")
+
+
+def _who(row: Any) -> str:
+    return " ".join(filter(None, (row.contestant.removeprefix("fastconv-"), row.kernel)))
 
 
 def _with_matplotlib(name: str) -> Any:

@@ -6,22 +6,46 @@ import functools
 import importlib.resources
 import json
 import math
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastconv.tuning.keys import slug, split_batch
+from fastconv.tuning.store import StoreWarning
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 #: How far a batch size may be from one in the table, as a factor, for the winner to be taken over.
 NEAREST_BATCH = 4.0
 
 
+def folder() -> Traversable:
+    """Where they are: data of the package."""
+    return importlib.resources.files(__package__) / "tables"
+
+
 @functools.cache
 def shipped(gpu: str) -> Mapping[str, str]:
     """Problem key -> candidate key for the GPU of that name; empty where no table ships."""
-    resource = importlib.resources.files(__package__) / "tables" / f"{slug(gpu)}.json"
+    resource = folder() / f"{slug(gpu)}.json"
     if not resource.is_file():
         return {}
-    return json.loads(resource.read_text())["winners"]
+    try:
+        winners = json.loads(resource.read_text())["winners"]
+        if not all(isinstance(winner, str) for winner in winners.values()):
+            raise TypeError("a winner is no string")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        warnings.warn(f"the shipped table {resource.name} is not used: {error}", StoreWarning, stacklevel=2)
+        return {}
+    return winners
+
+
+def shipped_names() -> list[str]:
+    """The GPUs that a table ships for, as their files are named."""
+    place = folder()
+    files = [entry.name for entry in place.iterdir()] if place.is_dir() else []
+    return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
 
 
 def look_up(table: Mapping[str, str], problem: str) -> tuple[str, str]:

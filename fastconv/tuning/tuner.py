@@ -77,7 +77,7 @@ def tune_problem(
                 times[name] = math.inf
                 result.failures[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             result.measured.append(name)
-    store.add(key, times)
+        store.add(key, times)  # before the next process may measure, so that it finds them
     result.times = store.times(key)
     return result
 

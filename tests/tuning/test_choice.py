@@ -1,7 +1,12 @@
 """Choice: measured, then the shipped table, then the cost model; ATen among the candidates; FASTCONV_TUNE."""
 
 import dataclasses
+import fnmatch
+import importlib.resources
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +18,7 @@ from fastconv.tuning import choice, tables
 from fastconv.tuning.keys import candidate_key, problem_key, slug, split_batch
 from fastconv.tuning.mode import Mode, mode
 from fastconv.tuning.model import aten_seconds
-from fastconv.tuning.store import Store
+from fastconv.tuning.store import Store, StoreWarning
 from fastconv.tuning.tuner import make_tensors, shortlist, tune_problem
 from tests.tuning.support import CPU, GPU, HERE, candidates, conv, pool
 
@@ -248,18 +253,56 @@ def test_the_shortlist_keeps_each_familys_best_beside_the_models_favourites():
 
 def test_an_exported_table_holds_the_fastest_of_each_problem():
     text = tables.export({"p n1 x": {"a": 2.0, "b": 1.0, "c": math.inf}, "q n1 x": {"a": math.inf}}, {"gpu": "G"})
-    import json
-
     assert json.loads(text)["winners"] == {"p n1 x": "b"}
 
 
-def test_every_shipped_table_can_be_read():
-    import importlib.resources
-    import json
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder in place of the package's, for tables that were not measured on any GPU."""
+    monkeypatch.setattr(tables, "folder", lambda: tmp_path)
+    tables.shipped.cache_clear()
+    yield tmp_path
+    tables.shipped.cache_clear()
 
-    folder = importlib.resources.files("fastconv.tuning") / "tables"
-    for entry in folder.iterdir():
+
+def test_a_table_made_by_export_is_found_by_the_gpus_name_and_chosen_from(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "store_for", lambda gpu: Store(HERE, tmp_path / "no times"))
+    problem, found = conv(batch=32), candidates(FAST, SLOW)
+    times = {problem_key(problem): {candidate_key(found[0]): 2e-5, candidate_key(found[2]): 1e-5}}
+    (shipped / f"{slug(GPU.name)}.json").write_text(tables.export(times, dataclasses.asdict(HERE)))
+    assert chosen(problem, found) == ("cuda:kernel1", "the shipped table for made-up GPU has it")
+    name, why = chosen(conv(batch=64), found)
+    assert name == "cuda:kernel1"
+    assert "of batch 32" in why
+    elsewhere = dataclasses.replace(GPU, name="another GPU")
+    assert "cost model" in chosen(conv(batch=32, target=elsewhere), found)[1]
+    monkeypatch.setenv("FASTCONV_TUNE", "0")
+    assert "cost model" in chosen(problem, found)[1]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"winners": []}', '{"winners": {"p": 1}}', "\x00"])
+def test_a_broken_table_is_a_warning_and_the_model_chooses(shipped, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(choice, "store_for", lambda gpu: Store(HERE, tmp_path / "no times"))
+    (shipped / f"{slug(GPU.name)}.json").write_text(text)
+    with pytest.warns(StoreWarning, match="made-up-gpu.json is not used"):
+        assert "cost model" in chosen(conv(), candidates(FAST))[1]
+
+
+def test_every_shipped_table_was_measured_on_the_gpu_it_is_named_for():
+    for entry in tables.folder().iterdir():
         if entry.name.endswith(".json"):
-            for problem, winner in json.loads(entry.read_text())["winners"].items():
+            content = json.loads(entry.read_text())
+            assert slug(content["environment"]["gpu"]) == entry.name.removesuffix(".json")
+            assert content["environment"]["driver"], "no driver, no measurement"
+            for problem, winner in content["winners"].items():
                 assert split_batch(problem)[1] > 0
                 assert winner.count(":") >= 2
+
+
+def test_tables_are_data_of_the_package(tmp_path):
+    """What setuptools would put into a wheel: the pattern of pyproject.toml covers the folder that is read."""
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    patterns = re.search(r"^fastconv = \[(.*)\]", text, re.MULTILINE).group(1)
+    root = Path(str(importlib.resources.files("fastconv")))
+    place = Path(str(tables.folder())).relative_to(root) / "nvidia-h200.json"
+    assert any(fnmatch.fnmatch(str(place), pattern.strip(' "')) for pattern in patterns.split(","))

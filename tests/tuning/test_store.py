@@ -49,11 +49,36 @@ ADDER = """
 """
 
 
-def test_two_processes_at_once_lose_nothing(tmp_path, pytestconfig):
+TUNER = """
+    import sys
+    from pathlib import Path
+    from fastconv import backends
+    from fastconv.bench.device import CpuDevice
+    from fastconv.tuning.store import Store
+    from fastconv.tuning.tuner import tune_problem
+    from tests.tuning.support import CPU, HERE, candidates, conv
+
+    def make_plan(problem, candidate):
+        aten = backends.get("aten")
+        return aten.plan(problem, aten.candidates(problem)[0])
+
+    store = Store(HERE, Path(sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for channels in range(1, 13):
+        problem = conv(target=CPU, channels=channels)
+        result = tune_problem(problem, candidates(1e-6, 1e-6), store, device=CpuDevice(), make_plan=make_plan)
+        for name in result.measured:
+            print(f"{result.problem} | {name}", flush=True)
+"""
+
+
+def at_once(program, folder, root):
+    """Two processes that run it, both past their imports."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(ADDER), str(tmp_path), name],
-            cwd=pytestconfig.rootpath, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", textwrap.dedent(program), str(folder), name],
+            cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for name in ("first", "second")
     ]  # fmt: skip
@@ -62,12 +87,39 @@ def test_two_processes_at_once_lose_nothing(tmp_path, pytestconfig):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    for process in processes:
+    return processes
+
+
+def test_two_processes_at_once_lose_nothing(tmp_path, pytestconfig):
+    for process in at_once(ADDER, tmp_path, pytestconfig.rootpath):
         process.communicate(timeout=120)
         assert process.returncode == 0
     kept = {name for times in Store(HERE, tmp_path).problems().values() for name in times}
     assert kept == {f"{name} {number}" for name in ("first", "second") for number in range(60)}
     assert not list(tmp_path.glob(".*.part"))
+
+
+def kept_by(folder):
+    return {f"{problem} | {name}" for problem, times in Store(HERE, folder).problems().items() for name in times}
+
+
+def test_two_processes_tuning_at_once_lose_nothing_and_measure_nothing_twice(tmp_path, pytestconfig):
+    processes = at_once(TUNER, tmp_path, pytestconfig.rootpath)
+    said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(said[0] + said[1]) == len(set(said[0] + said[1])) == 12 * 3
+    assert kept_by(tmp_path) == set(said[0] + said[1])
+
+
+def test_a_process_killed_while_it_measures_leaves_its_times_and_holds_up_nobody(tmp_path, pytestconfig):
+    killed, other = at_once(TUNER, tmp_path, pytestconfig.rootpath)
+    first = killed.stdout.readline()
+    killed.kill()
+    said = [first, *killed.communicate(timeout=60)[0].splitlines()]
+    rest = other.communicate(timeout=120)[0].splitlines()
+    assert other.returncode == 0
+    assert len(kept_by(tmp_path)) == 12 * 3
+    assert kept_by(tmp_path) >= set(map(str.strip, said + rest)) - {""}  # it may die before it says what it has kept
 
 
 @pytest.mark.parametrize(

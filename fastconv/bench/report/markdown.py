@@ -17,7 +17,9 @@ def render(results: Results) -> str:
     if note := results.environment.get("incomplete"):
         parts += [f"**Not complete:** {note}", ""]
     parts += _section("Rows", tables.verdict_counts(results))
-    if not predicted:
+    if predicted:
+        parts += _section("By suite (predicted)", tables.predicted_summary(results))
+    else:
         parts += _section("Against the best baseline, by suite", tables.summary(results), LEGEND)
         parts += _section("Losses", tables.losses(results), empty="None.")
     parts += _section("Rows without a figure", tables.troubles(results), empty="None.")

@@ -25,7 +25,7 @@ def render(results: Results, drawings: dict[str, Drawing]) -> str:
         predicted=predicted,
         incomplete=results.environment.get("incomplete", ""),
         facts=_facts(results),
-        summary=tables.summary(results),
+        summary=tables.predicted_summary(results) if predicted else tables.summary(results),
         losses=tables.losses(results),
         troubles=tables.troubles(results),
         counts=tables.verdict_counts(results),

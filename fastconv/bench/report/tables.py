@@ -110,6 +110,26 @@ def summary(results: Results) -> Table:
     return table
 
 
+def predicted_summary(results: Results) -> Table:
+    """By suite and contestant: how many layers are right, and the predicted share of the roofline."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in results.rows:
+        groups.setdefault((row.suite, row.contestant.removeprefix("fastconv-")), []).append(row)
+    columns = ["suite", "ours", "right", "of roofline (predicted)", "distinct / compulsory bytes"]
+    table = Table(columns, [], frozenset((2, 3, 4)))
+    for (suite, contestant), rows in sorted(groups.items()):
+        right = [row for row in rows if row.status == "ok"]
+        shares = [share for row in right if (share := predicted_share(row)) is not None]
+        traffic = [row.counted["distinct_ratio"] for row in right if "distinct_ratio" in row.counted]
+        cells = [f"{len(right)} of {len(rows)}", _range(shares, ".0%"), _range(traffic, ".2f")]
+        table.rows.append([suite, contestant, *cells])
+    return table
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    return f"{format(min(values), form)} to {format(max(values), form)}" if values else ""
+
+
 _CASE = (
     Column("suite", lambda row: row.suite),
     Column("layer", lambda row: row.layer),
