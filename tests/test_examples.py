@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 QUICK = {
     "convolution_arithmetic.py": (["--steps", "2"], "24 sizes agree"),
     "dcgan.py": (["--steps", "2", "--batch", "4", "--width", "4"], "a drawn digit"),
+    "matched_filter.py": (["--steps", "2", "--scenes", "4"], "found 20 of 20 shapes"),
     "transfer_learning.py": (["--steps", "3"], "only the head trained"),
     "unet_segmentation.py": (["--steps", "2", "--batch", "2", "--width", "2"], "intersection over union"),
 }
@@ -42,3 +43,9 @@ def test_unet_learns_to_tell_the_shapes_apart():
     printed = run("unet_segmentation.py", "--backend", "aten", "--steps", "60")
     losses = [float(number) for number in re.findall(r"loss ([\d.]+)", printed)]
     assert losses[-1] < losses[0] / 2
+
+
+def test_matched_filter_learns_the_shape_that_scores_best():
+    printed = run("matched_filter.py", "--backend", "aten", "--scenes", "2")
+    (likeness,) = re.findall(r"like the ring to (-?[\d.]+)", printed)
+    assert float(likeness) > 0.9
