@@ -1,9 +1,9 @@
 """Finding shapes in noisy scenes with a bank of matched filters, and learning a filter from where it fits best.
 
-A matched filter is the shape that is looked for, without its mean and of length one: the product with the noisy scene is largest
-where the shape is. fastconv.conv2d_global_max scans all filters over the scene and keeps the best score of each and its place, so
-the score maps, which nobody looks at, are never kept. Gradients flow through the best scores: a filter that starts as noise learns
-the shape that half of the scenes hold.
+A matched filter is the shape that is looked for, without its mean and of length one. Its product with a noisy scene is largest
+where the shape is. fastconv.conv2d_global_max scans all filters over the scene and keeps the best score of each and its place:
+the score maps, which nobody looks at, are never kept. Gradients flow through the best scores, so a filter that starts as noise
+learns the shape that half of the scenes hold.
 
     python examples/matched_filter.py --backend cuda
 """
