@@ -53,6 +53,12 @@ const std::vector<std::pair<const char*, Activation>> kActivations{
     {"silu", Activation::silu},           {"gelu", Activation::gelu}, {"sigmoid", Activation::sigmoid},
     {"hardswish", Activation::hardswish}, {"tanh", Activation::tanh}};
 
+const std::vector<std::pair<const char*, PaddingMode>> kPaddingModes{{"zeros", PaddingMode::zeros},
+                                                                     {"reflect", PaddingMode::reflect},
+                                                                     {"replicate", PaddingMode::replicate},
+                                                                     {"circular", PaddingMode::circular},
+                                                                     {"constant", PaddingMode::constant}};
+
 template <typename Value>
 std::string name_of(Value value, const std::vector<std::pair<const char*, Value>>& names) {
   for (const auto& [name, named] : names) {
@@ -274,7 +280,8 @@ void bind_problems(py::module_& module) {
   py::class_<ConvProblem>(module, "ConvProblem", py::module_local())
       .def(py::init([](const std::string& conv_pass, const std::string& dtype, const SizesAndStrides& x,
                        const SizesAndStrides& w, const SizesAndStrides& y, std::array<int, 2> stride,
-                       std::array<int, 4> padding, std::array<int, 2> dilation, int groups, bool has_bias,
+                       std::array<int, 4> padding, std::array<int, 2> dilation, int groups,
+                       const std::string& padding_mode, double padding_value, bool has_bias,
                        const std::optional<SizesAndStrides>& residual, const std::string& activation, int index_bits,
                        bool allow_tf32, bool deterministic, int capability, int multiprocessors) {
              ConvProblem problem;
@@ -287,6 +294,8 @@ void bind_problems(py::module_& module) {
              problem.padding = padding;
              problem.dilation = dilation;
              problem.groups = groups;
+             problem.padding_mode = parse("padding_mode", padding_mode, kPaddingModes);
+             problem.padding_value = padding_value;
              problem.has_bias = has_bias;
              problem.has_residual = residual.has_value();
              if (residual) problem.residual = operand_of(*residual);
@@ -300,10 +309,10 @@ void bind_problems(py::module_& module) {
            }),
            py::kw_only(), py::arg("conv_pass"), py::arg("dtype"), py::arg("x"), py::arg("w"), py::arg("y"),
            py::arg("stride") = std::array<int, 2>{1, 1}, py::arg("padding") = std::array<int, 4>{0, 0, 0, 0},
-           py::arg("dilation") = std::array<int, 2>{1, 1}, py::arg("groups") = 1, py::arg("has_bias") = false,
-           py::arg("residual") = py::none(), py::arg("activation") = "identity", py::arg("index_bits") = 32,
-           py::arg("allow_tf32") = false, py::arg("deterministic") = true, py::arg("capability") = 80,
-           py::arg("multiprocessors") = 108)
+           py::arg("dilation") = std::array<int, 2>{1, 1}, py::arg("groups") = 1, py::arg("padding_mode") = "zeros",
+           py::arg("padding_value") = 0.0, py::arg("has_bias") = false, py::arg("residual") = py::none(),
+           py::arg("activation") = "identity", py::arg("index_bits") = 32, py::arg("allow_tf32") = false,
+           py::arg("deterministic") = true, py::arg("capability") = 80, py::arg("multiprocessors") = 108)
       .def_property_readonly("op", [](const ConvProblem& problem) { return op_of(problem); });
 
   py::class_<PoolProblem>(module, "PoolProblem", py::module_local())

@@ -6,6 +6,7 @@ either finds the other.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor
 
 from fastconv.dispatch import BACKENDS
-from fastconv.problem import ACTIVATIONS
+from fastconv.problem import ACTIVATIONS, PADDING_MODES
 from fastconv.shapes import pool_output_size
+from fastconv.validity import padding_limit
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEVICE_TYPES = ("cpu", "cuda", "meta")
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 Pair = tuple[int, int]
 IntOrPair = int | Sequence[int]
@@ -27,7 +28,7 @@ IntOrPair = int | Sequence[int]
 # --- one argument at a time -------------------------------------------------------------------------------------------
 
 
-def _integer(function: str, name: str, value: Any, whole: Any) -> int:
+def _integer(function: str, name: str, value: Any, whole: Any, accepted: str = "an int or a tuple of two ints") -> int:
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         return value
     try:
@@ -36,7 +37,7 @@ def _integer(function: str, name: str, value: Any, whole: Any) -> int:
         return operator.index(value)  # numpy's integers, tensors of one integer
     except TypeError:
         raise TypeError(
-            f"{function}(): {name} is {whole!r} of type {type(whole).__name__}, but must be an int or a tuple of two ints"
+            f"{function}(): {name} is {whole!r} of type {type(whole).__name__}, but must be {accepted}"
         ) from None
 
 
@@ -66,20 +67,25 @@ def positive_pair(function: str, name: str, value: IntOrPair, phrase: str = "") 
     return numbers
 
 
-def one_of(function: str, name: str, value: Any, accepted: Sequence[str]) -> str:
+def _one_of(function: str, name: str, value: Any, accepted: Sequence[str], otherwise: str = "") -> str:
     if value not in accepted:
         # A dtype or a number here is a mistake of kind, a wrong word one of value; PyTorch's own modules raise ValueError.
         error = ValueError if isinstance(value, str) else TypeError
-        raise error(f"{function}(): {name} is {value!r}, but must be one of {', '.join(map(repr, accepted))} or None")
+        words = ", ".join(map(repr, accepted))
+        raise error(f"{function}(): {name} is {value!r}, but must be one of {words}{otherwise}")
     return value
 
 
+def padding_mode(function: str, value: str) -> str:
+    return _one_of(function, "padding_mode", value, PADDING_MODES)
+
+
 def activation(function: str, value: str | None) -> str:
-    return "identity" if value is None else one_of(function, "activation", value, ACTIVATIONS)
+    return "identity" if value is None else _one_of(function, "activation", value, ACTIVATIONS, " or None")
 
 
 def backend(function: str, value: str | None) -> str:
-    return "auto" if value is None else one_of(function, "backend", value, BACKENDS)
+    return "auto" if value is None else _one_of(function, "backend", value, BACKENDS, " or None")
 
 
 def group_count(function: str, value: int) -> int:
@@ -222,8 +228,52 @@ def conv_padding(
             )
         vertical, horizontal = (dilation[axis] * (weight.shape[2 + axis] - 1) for axis in (0, 1))
         return vertical // 2, vertical - vertical // 2, horizontal // 2, horizontal - horizontal // 2
+    if isinstance(value, (tuple, list)) and len(value) == 4:
+        sides = tuple(_integer(function, "padding", side, value, "ints") for side in value)
+        if min(sides) < 0:
+            raise RuntimeError(
+                f"{function}(): padding is {value}; negative padding is not supported, it must be 0 or more"
+            )
+        return sides
     vertical, horizontal = not_negative_pair(function, "padding", value)
     return vertical, vertical, horizontal, horizontal
+
+
+def padding_value(function: str, mode: str, value: float, dtype: torch.dtype) -> float:
+    """What padding_mode "constant" pads with; torch.nn.functional.pad has the same errors."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{function}(): padding_value is {value!r} of type {type(value).__name__}, but must be a float")
+    if value != 0 and mode != "constant":
+        raise RuntimeError(
+            f'{function}(): padding_value is {value}; Padding mode "{mode}" doesn\'t take in value argument, it must be 0 '
+            'unless padding_mode is "constant"'
+        )
+    largest = torch.finfo(dtype).max
+    if abs(value) > largest and not math.isinf(value):
+        raise RuntimeError(
+            f"{function}(): padding_value is {value}; value cannot be converted to type {dtype} without overflow, it must be "
+            f"at most {largest}"
+        )
+    return float(value)
+
+
+def check_padding_mode(function: str, input: Tensor, padding: tuple[int, int, int, int], mode: str) -> None:
+    """That the input has what the padding is to be taken from; [N, C, H, W]."""
+    for axis in (0, 1):
+        size, sides = input.shape[2 + axis], padding[2 * axis : 2 * axis + 2]
+        limit = padding_limit(mode, size)
+        if limit is None or (sides[0] <= limit and sides[1] <= limit):
+            continue
+        if mode == "reflect":
+            phrase = f"Padding size should be less than the corresponding input dimension, but got: padding {sides}"
+        elif mode == "circular":
+            phrase = f"Padding value causes wrapping around more than once: padding {sides}"
+        else:
+            phrase = f"Expected a non-zero size to pad with its border: padding {sides}"
+        raise RuntimeError(
+            f"{function}(): {phrase} at dimension {2 + axis} of input {list(input.shape)}; with padding_mode {mode!r} it "
+            f"must be at most {limit}"
+        )
 
 
 def not_negative_pair(function: str, name: str, value: IntOrPair) -> Pair:

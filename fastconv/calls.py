@@ -6,6 +6,9 @@ problem is made, and its sizes are checked, only where no plan is kept under the
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,14 +50,22 @@ def _check_offsets(op: str, offsets: Tensor, kernel, like: Tensor | None = None)
         raise RuntimeError(f"fastconv::{op}: offsets are on {offsets.device}, but must be on {like.device}")
 
 
-def conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activation, backend) -> Tensor:
+def _own_nan(value: float) -> float:
+    """The value in a form that a key finds again: NaN as one object, since it is not equal to itself."""
+    return math.nan if value != value else value
+
+
+def conv2d_fprop(
+    x, w, bias, residual, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
+) -> Tensor:
     _check_alike("conv2d_fprop", x, w, bias, residual)
     _check_bias("conv2d_fprop", bias, w.shape[0])
     tf32 = allow_tf32(x.device.type, x.dtype)
     key = (
         "fprop", x.shape, x.stride(), w.shape, w.stride(), x.dtype, bias is None,
         None if residual is None else (residual.shape, residual.stride()),
-        tuple(stride), tuple(padding), tuple(dilation), groups, activation, backend, tf32, surroundings(x.device, backend),
+        tuple(stride), tuple(padding), tuple(dilation), groups, padding_mode, _own_nan(padding_value),
+        activation, backend, tf32, surroundings(x.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -68,6 +79,8 @@ def conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activa
             padding=padding,
             dilation=dilation,
             groups=groups,
+            padding_mode=padding_mode,
+            padding_value=padding_value,
             has_bias=bias is not None,
             residual=None if residual is None else Operand.of(residual),
             activation=activation,
@@ -78,13 +91,16 @@ def conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activa
     return run(key, make, backend, (x, w, bias, residual))
 
 
-def conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, activation, backend) -> Tensor:
+def conv2d_dgrad(
+    dy, w, bias, input_size, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
+) -> Tensor:
     _check_alike("conv2d_dgrad", dy, w, bias)
     _check_bias("conv2d_dgrad", bias, input_size[1])
     tf32 = allow_tf32(dy.device.type, dy.dtype)
     key = (
         "dgrad", dy.shape, dy.stride(), w.shape, w.stride(), dy.dtype, bias is None, tuple(input_size),
-        tuple(stride), tuple(padding), tuple(dilation), groups, activation, backend, tf32, surroundings(dy.device, backend),
+        tuple(stride), tuple(padding), tuple(dilation), groups, padding_mode, _own_nan(padding_value),
+        activation, backend, tf32, surroundings(dy.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -99,6 +115,8 @@ def conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, act
             padding=padding,
             dilation=dilation,
             groups=groups,
+            padding_mode=padding_mode,
+            padding_value=padding_value,
             has_bias=bias is not None,
             activation=activation,
             allow_tf32=tf32,
@@ -109,13 +127,14 @@ def conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, act
 
 
 def conv2d_wgrad(
-    dy, x, weight_size, stride, padding, dilation, groups, bias_gradient, backend
+    dy, x, weight_size, stride, padding, dilation, groups, padding_mode, padding_value, bias_gradient, backend
 ) -> tuple[Tensor, Tensor]:
     _check_alike("conv2d_wgrad", dy, x)
     tf32 = allow_tf32(dy.device.type, dy.dtype)
     key = (
         "wgrad", dy.shape, dy.stride(), x.shape, x.stride(), dy.dtype, bias_gradient, tuple(weight_size),
-        tuple(stride), tuple(padding), tuple(dilation), groups, backend, tf32, surroundings(dy.device, backend),
+        tuple(stride), tuple(padding), tuple(dilation), groups, padding_mode, _own_nan(padding_value),
+        backend, tf32, surroundings(dy.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -130,6 +149,8 @@ def conv2d_wgrad(
             padding=padding,
             dilation=dilation,
             groups=groups,
+            padding_mode=padding_mode,
+            padding_value=padding_value,
             has_bias=bias_gradient,
             allow_tf32=tf32,
             deterministic=torch.are_deterministic_algorithms_enabled(),
@@ -166,16 +187,30 @@ def _fused(op: str, make, x, w, bias, convolution, window, activation, backend) 
     return run(key, make_this, backend, (x, w, bias))
 
 
+def _convolution(stride, padding, dilation, groups, padding_mode, padding_value) -> dict[str, Any]:
+    return {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "padding_mode": padding_mode,
+        "padding_value": _own_nan(padding_value),
+    }
+
+
 def conv2d_max_pool2d(
-    x, w, bias, stride, padding, dilation, groups, activation, pool_kernel, pool_stride, pool_padding, backend
-) -> tuple[Tensor, Tensor]:
-    convolution = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    x, w, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation,
+    pool_kernel, pool_stride, pool_padding, backend,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    convolution = _convolution(stride, padding, dilation, groups, padding_mode, padding_value)
     window = {"pool_kernel": pool_kernel, "pool_stride": pool_stride, "pool_padding": pool_padding}
     return _fused("conv2d_max_pool2d", make_conv_max_pool_problem, x, w, bias, convolution, window, activation, backend)
 
 
-def conv2d_global_max(x, w, bias, stride, padding, dilation, groups, activation, backend) -> tuple[Tensor, Tensor]:
-    convolution = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+def conv2d_global_max(
+    x, w, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
+) -> tuple[Tensor, Tensor]:
+    convolution = _convolution(stride, padding, dilation, groups, padding_mode, padding_value)
     return _fused("conv2d_global_max", make_conv_global_max_problem, x, w, bias, convolution, {}, activation, backend)
 
 

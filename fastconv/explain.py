@@ -16,6 +16,7 @@ from fastconv.plan import Candidate, Plan
 from fastconv.problem import (
     ChannelSumProblem,
     ConvMaxPoolProblem,
+    ConvProblem,
     FusedProblem,
     Operand,
     PoolProblem,
@@ -252,6 +253,7 @@ def describe(problem: Problem) -> str:
         parts.append(f"dilation {_pair(problem.dilation)}")
     if not isinstance(problem, PoolProblem):
         extras = {
+            f"padded by {_padding_mode(problem)}": problem.padding_mode != "zeros",
             f"groups {problem.groups}": problem.groups != 1,
             "bias": problem.has_bias,
             "residual": problem.residual is not None,
@@ -262,6 +264,10 @@ def describe(problem: Problem) -> str:
     if problem.index_bits == 64:
         parts.append("64-bit offsets")
     return ", ".join(parts)
+
+
+def _padding_mode(problem: ConvProblem) -> str:
+    return f"{problem.padding_value:g}" if problem.padding_mode == "constant" else problem.padding_mode
 
 
 def _operand(operand: Operand) -> str:

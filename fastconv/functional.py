@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastconv import arguments, library
@@ -30,6 +29,7 @@ def conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0.0,
     activation: str | None = None,
     residual: Tensor | None = None,
     backend: str | None = None,
@@ -42,8 +42,11 @@ def conv2d(
         input: [N, C, H, W] or [C, H, W]; float32, bfloat16, float16 or float64, NCHW or channels_last or any other strides.
         weight: [K, C / groups, R, S].
         bias: [K] or None.
-        padding: rows and columns of padding on both sides, or "valid" (none), or "same" (output as large as the input).
-        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        padding: rows and columns of padding on both sides, or (top, bottom, left, right), or "valid" (none), or "same" (output
+            as large as the input; an even kernel's odd row and column go to the bottom and right).
+        padding_mode: "zeros", "reflect" (by less than the input's size), "replicate", "circular" (by at most the input's size)
+            or "constant". No padded copy of the input is made by the kernels in "cuda".
+        padding_value: what "constant" pads with; 0 in every other mode.
         activation: None, "identity", "relu", "leaky_relu" (slope 0.01), "silu", "gelu" (exact), "sigmoid", "hardswish" or
             "tanh".
         residual: a tensor of the output's sizes, added before the activation.
@@ -68,7 +71,8 @@ def conv2d(
     arguments.tensors(name, input=input, weight=weight, bias=bias, residual=residual)
     chosen_activation = arguments.activation(name, activation)
     chosen_backend = arguments.backend(name, backend)
-    arguments.one_of(name, "padding_mode", padding_mode, arguments.PADDING_MODES)
+    arguments.padding_mode(name, padding_mode)
+    padding_value = arguments.padding_value(name, padding_mode, padding_value, input.dtype)
     groups = arguments.group_count(name, groups)
     stride = arguments.positive_pair(name, "stride", stride)
     dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
@@ -78,21 +82,22 @@ def conv2d(
         arguments.check_weight(name, x, weight, groups, transposed=False)
     pads = arguments.conv_padding(name, padding, weight, stride, dilation)
     arguments.check_bias(name, bias, weight.shape[0], weight)
+    arguments.check_padding_mode(name, x, pads, padding_mode)
     arguments.check_kernel_fits(name, x, weight, pads, dilation)
     if zero_channels:
         # PyTorch's answer to an input without channels is an output without channels.
         batch, _, height, width = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
         y = _of_nothing(x, weight, (batch, 0, height, width))
         return y if input.dim() == 4 else y.squeeze(0)
-    if padding_mode != "zeros":
-        x, pads = _padded(x, pads, padding_mode)
     if residual is not None:
         sizes = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
         arguments.check_residual(name, residual, sizes if input.dim() == 4 else sizes[1:])
         if input.dim() == 3:
             residual = residual.unsqueeze(0)
     fused, after = _split_activation(chosen_activation, x, weight, bias, residual)
-    y = library.conv2d_fprop(x, weight, bias, residual, stride, pads, dilation, groups, fused, chosen_backend)
+    y = library.conv2d_fprop(
+        x, weight, bias, residual, stride, pads, dilation, groups, padding_mode, padding_value, fused, chosen_backend
+    )
     y = APPLY[after](y)
     return y if input.dim() == 4 else y.squeeze(0)
 
@@ -153,7 +158,7 @@ def conv_transpose2d(
         return _of_nothing(x, weight, size)  # an empty batch of images without pixels
     pads = (padding[0], padding[0], padding[1], padding[1])
     fused, after = _split_activation(chosen_activation, x, weight, bias)
-    y = library.conv2d_dgrad(x, weight, bias, size, stride, pads, dilation, groups, fused, chosen_backend)
+    y = library.conv2d_dgrad(x, weight, bias, size, stride, pads, dilation, groups, "zeros", 0.0, fused, chosen_backend)
     y = APPLY[after](y)
     return y if input.dim() == 4 else y.squeeze(0)
 
@@ -168,6 +173,7 @@ def conv2d_max_pool2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0.0,
     activation: str | None = "relu",
     pool_kernel_size: IntOrPair = 2,
     pool_stride: IntOrPair | None = None,
@@ -181,7 +187,7 @@ def conv2d_max_pool2d(
     "silu", "gelu" and "hardswish" backward computes the convolution once more.
 
     Args:
-        input, weight, bias, stride, padding, dilation, groups, padding_mode, backend: as for :func:`conv2d`.
+        input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, backend: as for :func:`conv2d`.
         activation: applied before the pool; None or one that :func:`conv2d` knows.
         pool_kernel_size, pool_stride, pool_padding: the window, as :func:`max_pool2d` takes it.
 
@@ -205,7 +211,7 @@ def conv2d_max_pool2d(
     pool_stride = arguments.positive_pair(name, "pool_stride", pool_stride, "stride should be greater than zero")
     pool_padding = arguments.pair(name, "pool_padding", pool_padding)
     call = _pooled_convolution(
-        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend
+        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
     )
     arguments.check_pool(name, call.map_size, kernel, pool_stride, pool_padding, (1, 1), False)
     y, _ = library.conv2d_max_pool2d(*call.convolution, kernel, pool_stride, pool_padding, call.backend)
@@ -222,6 +228,7 @@ def conv2d_global_max(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    padding_value: float = 0.0,
     activation: str | None = None,
     return_indices: bool = False,
     backend: str | None = None,
@@ -232,7 +239,8 @@ def conv2d_global_max(
     :func:`max_pool2d` the first of equal maxima wins and NaN wins over all.
 
     Args:
-        input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend: as for :func:`conv2d`.
+        input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend: as for
+            :func:`conv2d`.
         return_indices: whether to return the places too: p * Q + q, int64 and without a gradient.
 
     Returns:
@@ -249,7 +257,7 @@ def conv2d_global_max(
     """
     name = "conv2d_global_max"
     call = _pooled_convolution(
-        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend
+        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
     )
     y, indices = library.conv2d_global_max(*call.convolution, call.backend)
     if input.dim() == 3:
@@ -260,19 +268,20 @@ def conv2d_global_max(
 class _PooledConvolution(NamedTuple):
     """What a fused op's convolution is called with, checked."""
 
-    convolution: tuple  # x, w, bias, stride, padding, dilation, groups, activation, as the primitives take them
+    convolution: tuple  # x, w, bias, ..., padding_value, activation, as the primitives take them
     map_size: tuple[int, int, int, int]  # of its output
     backend: str
 
 
 def _pooled_convolution(
-    name: str, input, weight, bias, stride, padding, dilation, groups, padding_mode, activation, backend
+    name: str, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
 ) -> _PooledConvolution:
     input, weight, bias = arguments.autocast(input, weight, bias)
     arguments.tensors(name, input=input, weight=weight, bias=bias)
     chosen_activation = arguments.activation(name, activation)
     chosen_backend = arguments.backend(name, backend)
-    arguments.one_of(name, "padding_mode", padding_mode, arguments.PADDING_MODES)
+    arguments.padding_mode(name, padding_mode)
+    padding_value = arguments.padding_value(name, padding_mode, padding_value, input.dtype)
     groups = arguments.group_count(name, groups)
     stride = arguments.positive_pair(name, "stride", stride)
     dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
@@ -281,11 +290,10 @@ def _pooled_convolution(
     arguments.check_weight(name, x, weight, groups, transposed=False)
     pads = arguments.conv_padding(name, padding, weight, stride, dilation)
     arguments.check_bias(name, bias, weight.shape[0], weight)
+    arguments.check_padding_mode(name, x, pads, padding_mode)
     arguments.check_kernel_fits(name, x, weight, pads, dilation)
-    if padding_mode != "zeros":
-        x, pads = _padded(x, pads, padding_mode)
     map_size = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
-    convolution = (x, weight, bias, stride, pads, dilation, groups, chosen_activation)
+    convolution = (x, weight, bias, stride, pads, dilation, groups, padding_mode, padding_value, chosen_activation)
     return _PooledConvolution(convolution, map_size, chosen_backend)
 
 
@@ -356,12 +364,6 @@ def _split_activation(activation: str, *tensors: Tensor | None) -> tuple[str, st
     ):
         return "identity", activation
     return activation, "identity"
-
-
-def _padded(x: Tensor, pads: tuple[int, int, int, int], mode: str) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """The padded input, and the padding that is left to do: none."""
-    top, bottom, left, right = pads
-    return F.pad(x, (left, right, top, bottom), mode=mode), (0, 0, 0, 0)
 
 
 def _has_zero_channels(x: Tensor, weight: Tensor) -> bool:

@@ -31,7 +31,7 @@ from fastconv.shapes import (
     pool_output_sizes,
     suggests_channels_last,
 )
-from fastconv.validity import check_numbers, check_ranks
+from fastconv.validity import check_numbers, check_padding_mode, check_ranks
 
 IndexBits = Literal[32, 64]
 
@@ -99,17 +99,26 @@ def make_conv_problem(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    padding_mode: str = "zeros",
+    padding_value: float = 0.0,
     has_bias: bool = False,
     residual: Operand | None = None,
     activation: str = "identity",
     allow_tf32: bool = False,
     deterministic: bool = True,
 ) -> ConvProblem:
-    """The problem of a pass. What the pass writes is left out (fprop's y) or given by its sizes (dgrad's x, wgrad's w)."""
+    """The problem of a pass. What the pass writes is left out (fprop's y) or given by its sizes (dgrad's x, wgrad's w).
+
+    Its padding mode is "zeros" wherever that computes the same, because more kernels know that: without padding, for a constant
+    of zero, and in dgrad for any constant, whose derivative is zero.
+    """
     op = f"conv2d_{conv_pass}"
     check_ranks(op, x=x, w=w, y=y, residual=residual)
     check_numbers(op, 2, 1, stride=stride, dilation=dilation)
     check_numbers(op, 4, 0, padding=padding)
+    check_padding_mode(op, padding_mode, padding_value)
+    if not any(padding) or (padding_mode == "constant" and (padding_value == 0 or conv_pass == "dgrad")):
+        padding_mode, padding_value = "zeros", 0.0
     if conv_pass == "fprop":
         y = _output_like(conv_output_sizes(x.sizes, w.sizes, stride, padding, dilation), x, w)
     elif conv_pass == "dgrad":
@@ -136,6 +145,8 @@ def make_conv_problem(
         ),
         allow_tf32=allow_tf32,
         deterministic=deterministic,
+        padding_mode=padding_mode,
+        padding_value=math.nan if math.isnan(padding_value) else padding_value,  # the one NaN that is equal to itself
     )
 
 

@@ -15,6 +15,9 @@ import torch
 ConvPass = Literal["fprop", "dgrad", "wgrad"]
 PoolPass = Literal["forward", "backward", "gather", "indices"]
 
+#: What stands beyond the borders of x: PyTorch's words, and "constant" for ConvProblem.padding_value.
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "constant")
+
 #: What an epilogue can apply, with PyTorch's definitions (gelu is the erf form, leaky_relu has slope 0.01).
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "sigmoid", "hardswish", "tanh")
 
@@ -65,7 +68,7 @@ class ConvProblem:
     w: Operand  # [K, C/G, R, S]
     y: Operand  # [N, K, P, Q]
     stride: tuple[int, int]  # (u, v)
-    padding: tuple[int, int, int, int]  # (top, bottom, left, right), of zeros
+    padding: tuple[int, int, int, int]  # (top, bottom, left, right)
     dilation: tuple[int, int]
     groups: int
     target: Target
@@ -75,6 +78,8 @@ class ConvProblem:
     index_bits: Literal[32, 64] = 32
     allow_tf32: bool = False
     deterministic: bool = True
+    padding_mode: str = "zeros"  # one of PADDING_MODES; make_problem says "zeros" wherever that gives the same result
+    padding_value: float = 0.0  # of mode "constant"
 
     @property
     def op(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fastconv.problem import ACTIVATIONS, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ACTIVATIONS, PADDING_MODES, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
 from fastconv.shapes import pool_output_size
 
 
@@ -39,6 +39,23 @@ def check_numbers(op: str, count: int, least: int, **numbers: Sequence[int]) -> 
             _refuse(op, name, list(values), f"{count} numbers of {least} or more")
 
 
+def check_padding_mode(op: str, mode: str, value: float) -> None:
+    """A known mode, and a value only where the mode has one."""
+    if mode not in PADDING_MODES:
+        _refuse(op, "padding_mode", repr(mode), f"one of {', '.join(PADDING_MODES)}")
+    if value != 0 and mode != "constant":
+        _refuse(op, "padding_value", value, f"0 where padding_mode is {mode}")
+
+
+def padding_limit(mode: str, size: int) -> int | None:
+    """The most padding that PyTorch allows on one side of so many rows or columns; None where any will do."""
+    if mode == "reflect":
+        return max(size - 1, 0)
+    if mode == "circular":
+        return size
+    return 0 if mode == "replicate" and size == 0 else None
+
+
 def _refuse(op: str, name: str, value: object, accepted: str) -> NoReturn:
     raise RuntimeError(f"fastconv::{op}: {name} is {value}, but must be {accepted}")
 
@@ -60,6 +77,12 @@ def _validate_convolution(problem: ConvProblem) -> None:
     if min(w.sizes[2:]) < 1:
         _reject(problem, "sizes of w", list(w.sizes), "1 or more in height and width")
     for axis, name in ((0, "height"), (1, "width")):
+        limit = padding_limit(problem.padding_mode, x.sizes[2 + axis])
+        if limit is not None and max(problem.padding[2 * axis : 2 * axis + 2]) > limit:
+            accepted = (
+                f"at most {limit} along the {name} of x {list(x.sizes)} where padding_mode is {problem.padding_mode}"
+            )
+            _reject(problem, "padding", list(problem.padding), accepted)
         padded = x.sizes[2 + axis] + problem.padding[2 * axis] + problem.padding[2 * axis + 1]
         span = problem.dilation[axis] * (w.sizes[2 + axis] - 1) + 1
         outputs, stride = y.sizes[2 + axis], problem.stride[axis]

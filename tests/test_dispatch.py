@@ -101,7 +101,7 @@ def test_parts_that_do_not_fit_are_named(changes, part):
 def test_unknown_backend_of_a_primitive_is_an_error():
     x, w = torch.randn(1, 1, 3, 3), torch.randn(1, 1, 1, 1)
     with pytest.raises(RuntimeError, match=r"backend is 'foo'.*'triton'"):
-        torch.ops.fastconv.conv2d_fprop(x, w, None, None, [1, 1], [0] * 4, [1, 1], 1, "identity", "foo")
+        torch.ops.fastconv.conv2d_fprop(x, w, None, None, [1, 1], [0] * 4, [1, 1], 1, "zeros", 0.0, "identity", "foo")
 
 
 def test_plan_is_made_once_for_calls_that_differ_only_in_values(monkeypatch, fresh_plans):

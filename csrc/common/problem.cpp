@@ -110,6 +110,29 @@ void check_convolved_size(const char* argument, int64_t outputs, const char* inp
   }
 }
 
+// What PyTorch asks of the modes that take padding from x itself: reflected once, wrapped around once.
+void check_padding_mode(const ConvProblem& problem) {
+  if (problem.padding_value != 0 && problem.padding_mode != PaddingMode::constant) {
+    reject("padding_value", std::to_string(problem.padding_value),
+           std::string("0 where padding_mode is ") + name_of(problem.padding_mode));
+  }
+  for (int axis = 0; axis < 2; ++axis) {
+    int64_t size = problem.x.sizes[2 + axis];
+    int64_t largest = std::max(problem.padding[2 * axis], problem.padding[2 * axis + 1]);
+    std::string input = axis == 0 ? "H = " : "W = ";
+    input += std::to_string(size);
+    if (problem.padding_mode == PaddingMode::reflect && largest > 0 && largest >= size) {
+      reject("padding", list_of(problem.padding), "less than " + input + " where padding_mode is reflect");
+    }
+    if (problem.padding_mode == PaddingMode::circular && largest > size) {
+      reject("padding", list_of(problem.padding), "at most " + input + " where padding_mode is circular");
+    }
+    if (problem.padding_mode == PaddingMode::replicate && largest > 0 && size == 0) {
+      reject("padding", list_of(problem.padding), "0 where padding_mode is replicate and " + input);
+    }
+  }
+}
+
 // Kernels count positions in the padded input, and a block beyond the end of it.
 void check_positions(int index_bits, int64_t input, int64_t low, int64_t high, int64_t span, const char* argument) {
   if (index_bits == 32 && input + low + high + span > kLargestInt32 - 65536) {
@@ -118,6 +141,27 @@ void check_positions(int index_bits, int64_t input, int64_t low, int64_t high, i
 }
 
 }  // namespace
+
+const char* name_of(PaddingMode mode) {
+  switch (mode) {
+    case PaddingMode::reflect:
+      return "reflect";
+    case PaddingMode::replicate:
+      return "replicate";
+    case PaddingMode::circular:
+      return "circular";
+    case PaddingMode::constant:
+      return "constant";
+    default:
+      return "zeros";
+  }
+}
+
+bool ConvProblem::is_zero_padded() const {
+  bool is_padded = std::any_of(padding.begin(), padding.end(), [](int width) { return width > 0; });
+  if (!is_padded || padding_mode == PaddingMode::zeros) return true;
+  return padding_mode == PaddingMode::constant && (padding_value == 0 || pass == ConvPass::dgrad);
+}
 
 void ConvProblem::validate() const {
   check_common(index_bits, target);
@@ -128,6 +172,7 @@ void ConvProblem::validate() const {
   require_at_least("stride", stride, 1);
   require_at_least("dilation", dilation, 1);
   require_at_least("padding", padding, 0);
+  check_padding_mode(*this);
   if (groups < 1) reject("groups", std::to_string(groups), "1 or more");
   if (x.sizes[1] % groups != 0) {
     reject("groups", std::to_string(groups), "a divisor of x's channels, " + std::to_string(x.sizes[1]));

@@ -46,6 +46,11 @@ struct Target {
 
 enum class ConvPass { fprop, dgrad, wgrad };
 
+// What stands beyond the borders of x. PyTorch's words; "constant" is padding_value.
+enum class PaddingMode { zeros, reflect, replicate, circular, constant };
+
+const char* name_of(PaddingMode mode);
+
 // x, w and y keep their roles in every pass: dgrad writes x from y and w, wgrad writes w from y and x.
 struct ConvProblem {
   ConvPass pass = ConvPass::fprop;
@@ -62,10 +67,14 @@ struct ConvProblem {
   int index_bits = 32;
   bool allow_tf32 = false;
   bool deterministic = true;
+  PaddingMode padding_mode = PaddingMode::zeros;
+  double padding_value = 0;  // of mode constant
   Target target;
 
   // Throws std::invalid_argument unless sizes, strides and index width fit together.
   void validate() const;
+  // Whether a kernel that knows zeros only computes this pass. The gradient by x does not see a constant.
+  bool is_zero_padded() const;
   // Multiply-adds of the dense definition, counted as two operations each, padding taps included.
   int64_t flops() const;
   // Bytes that must cross device memory: each operand once.

@@ -6,12 +6,17 @@
 // outputs of kPixels pixels, so each loaded input serves kFilters products and each weight kPixels. Weights go through
 // shared memory, converted once, a thread's filters side by side. Inputs are read where they lie: L1 holds what
 // neighbouring taps share.
+//
+// Padding other than zeros is an index map (kernels/padding.cuh), in instances of their own (kIsMapped). Forward, a tap
+// beyond the border reads what the map says. In dgrad an element also takes what reached its images in the padded
+// input; those have other taps than the element's own phase, so there every tap is tried and phases are not used.
 #pragma once
 
 #include "common/activation.h"
 #include "common/fast_division.h"
 #include "common/numeric.h"
 #include "kernels/index.cuh"
+#include "kernels/padding.cuh"
 #include "ptx/device.h"
 
 namespace fastconv {
@@ -67,6 +72,12 @@ struct DirectConvParameters {
   int stage_rows, stage_columns, stage_channels;
   FastDivider<uint32_t> stage_columns_divider, stage_channels_divider, stage_taps_divider, stage_depth_divider;
   StageOrder stage_order;  // as the weight lies in memory
+
+  // Mapped instances only: the axes of the padded x; in dgrad the strides, that y's places in it are found; and what
+  // fprop reads where a constant stands.
+  PaddedAxis<Index> padded[2];
+  DividerOf<Index> strides[2];
+  double fill;
 };
 
 // Which taps the outputs of a phase have, and the place of its output 0 at the first of them.
@@ -178,7 +189,60 @@ FASTCONV_HOST_DEVICE constexpr int direct_conv_pitch(int filters) {
   return filters + (kFilters == 1 ? 1 : 4);
 }
 
-template <typename T, typename Index, int kFilters, int kPixels>
+// Mapped padding: where the input of output `position` at a tap lies on this axis, in its image-th way; -1 for none.
+// Forward there is one way. position: forward its tap 0 in x, in dgrad the element of dx.
+template <typename Index>
+__device__ __forceinline__ Index mapped_input(const DirectConvParameters<Index>& p, int axis_number, Index position,
+                                              int tap, int image) {
+  const Axis<Index>& axis = axis_number == 0 ? p.rows : p.columns;
+  const PaddedAxis<Index>& padded = p.padded[axis_number];
+  const Index reach = static_cast<Index>(tap) * axis.dilation;
+  if (!axis.transposed) return padded_source(padded, position + reach);
+  const Index place = padded_image(padded, position, image);
+  if (place < reach) return -1;
+  Unsigned<Index> remainder = place - reach;
+  const Index input = p.strides[axis_number].split(remainder);
+  return remainder == 0 && input < axis.inputs ? input : -1;
+}
+
+// How many images dgrad visits of a thread's pixels: up to the last that one of them has. Forward it is one.
+template <typename Index, int kPixels>
+__device__ __forceinline__ int images_of(const DirectConvParameters<Index>& p, int axis,
+                                         const Index (&place)[kPixels]) {
+  int images = 1;
+  if (!p.rows.transposed) return images;
+  for (int image = 1; image < p.padded[axis].images; ++image) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) {
+      if (padded_image(p.padded[axis], place[i], image) >= 0) images = image + 1;
+    }
+  }
+  return images;
+}
+
+// The inputs of a thread's pixels at a tap, in their image-th way. False where none of them adds anything.
+template <typename T, typename Index, int kPixels>
+__device__ __forceinline__ bool find_inputs(const DirectConvParameters<Index>& p, const Index (&row)[kPixels],
+                                            const Index (&column)[kPixels], int tap_row, int tap_column, int row_image,
+                                            int column_image, const Unsigned<Index> (&place)[kPixels],
+                                            Index first_channel, const T* (&source)[kPixels],
+                                            bool (&is_valid)[kPixels]) {
+  bool is_any = !p.rows.transposed;
+#pragma unroll
+  for (int i = 0; i < kPixels; ++i) {
+    const Index r = mapped_input(p, 0, row[i], tap_row, row_image);
+    const Index c = mapped_input(p, 1, column[i], tap_column, column_image);
+    is_valid[i] = r >= 0 && c >= 0;
+    is_any = is_any || is_valid[i];
+    const Unsigned<Index> offset = place[i] + static_cast<Unsigned<Index>>(first_channel) * p.input_strides.channel +
+                                   static_cast<Unsigned<Index>>(r) * p.input_strides.row +
+                                   static_cast<Unsigned<Index>>(c) * p.input_strides.column;
+    source[i] = static_cast<const T*>(p.input) + static_cast<Index>(is_valid[i] ? offset : 0);
+  }
+  return is_any;
+}
+
+template <typename T, typename Index, int kFilters, int kPixels, bool kIsMapped>
 __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<AccumulatorOf<T>, Index>)
     direct_conv_kernel(const __grid_constant__ DirectConvParameters<Index> p) {
   using Value = AccumulatorOf<T>;
@@ -239,14 +303,20 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
     Offset n = p.phase_rows.split(y);
     input_row[i] = static_cast<Index>(y) * p.rows.input_scale + row.place;
     input_column[i] = static_cast<Index>(x) * p.columns.input_scale + column.place;
-    place[i] = n * p.input_strides.batch + group_channel * p.input_strides.channel +
-               static_cast<Offset>(input_row[i]) * p.input_strides.row +
-               static_cast<Offset>(input_column[i]) * p.input_strides.column;
+    place[i] = n * p.input_strides.batch + group_channel * p.input_strides.channel;
+    if constexpr (!kIsMapped) {
+      place[i] += static_cast<Offset>(input_row[i]) * p.input_strides.row +
+                  static_cast<Offset>(input_column[i]) * p.input_strides.column;
+    }
   }
 
+  int row_images = 1, column_images = 1;
+  if constexpr (kIsMapped) {
+    row_images = images_of(p, 0, input_row);
+    column_images = images_of(p, 1, input_column);
+  }
   Value sums[kPixels][kFilters] = {};
   const T* input = static_cast<const T*>(p.input);
-
   for (Index first_channel = 0; first_channel < p.reduced_channels; first_channel += p.stage_channels) {
     const int channels = min(static_cast<Index>(p.stage_channels), p.reduced_channels - first_channel);
     for (int first_row = 0; first_row < row.taps; first_row += p.stage_rows) {
@@ -267,26 +337,38 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
             const Offset shift = static_cast<Offset>(row_shift) * p.input_strides.row +
                                  static_cast<Offset>(column_shift) * p.input_strides.column +
                                  static_cast<Offset>(first_channel) * p.input_strides.channel;
-            const T* source[kPixels];
-            bool is_valid[kPixels];
+            for (int row_image = 0; row_image < row_images; ++row_image) {
+              for (int column_image = 0; column_image < column_images; ++column_image) {
+                const T* source[kPixels];
+                bool is_valid[kPixels];
+                if constexpr (kIsMapped) {
+                  if (!find_inputs(p, input_row, input_column, first_row + r, own_column, row_image, column_image,
+                                   place, first_channel, source, is_valid)) {
+                    continue;
+                  }
+                } else {
 #pragma unroll
-            for (int i = 0; i < kPixels; ++i) {
-              is_valid[i] = is_inside(input_row[i] + row_shift, p.rows.inputs) &&
-                            is_inside(input_column[i] + column_shift, p.columns.inputs);
-              source[i] = input + static_cast<Index>(is_valid[i] ? place[i] + shift : 0);
-            }
-            const Value* weights =
-                staged + ((r * p.stage_columns + own_column - first_column) * p.stage_channels) * pitch + own_slot;
-            for (int c = 0; c < channels; ++c) {
-              Value filters[kFilters];
-              load_filters(weights, filter_threads, filters);
-              weights += pitch;
+                  for (int i = 0; i < kPixels; ++i) {
+                    is_valid[i] = is_inside(input_row[i] + row_shift, p.rows.inputs) &&
+                                  is_inside(input_column[i] + column_shift, p.columns.inputs);
+                    source[i] = input + static_cast<Index>(is_valid[i] ? place[i] + shift : 0);
+                  }
+                }
+                const Value* weights =
+                    staged + ((r * p.stage_columns + own_column - first_column) * p.stage_channels) * pitch + own_slot;
+                for (int c = 0; c < channels; ++c) {
+                  Value filters[kFilters];
+                  load_filters(weights, filter_threads, filters);
+                  weights += pitch;
 #pragma unroll
-              for (int i = 0; i < kPixels; ++i) {
-                const Value value = is_valid[i] ? Numeric<T>::load(*source[i]) : Value(0);
-                source[i] += p.input_strides.channel;
+                  for (int i = 0; i < kPixels; ++i) {
+                    const Value fill = kIsMapped ? static_cast<Value>(p.fill) : Value(0);
+                    const Value value = is_valid[i] ? Numeric<T>::load(*source[i]) : fill;
+                    source[i] += p.input_strides.channel;
 #pragma unroll
-                for (int k = 0; k < kFilters; ++k) sums[i][k] += value * filters[k];
+                    for (int k = 0; k < kFilters; ++k) sums[i][k] += value * filters[k];
+                  }
+                }
               }
             }
           }

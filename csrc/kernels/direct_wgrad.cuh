@@ -5,11 +5,13 @@
 // serves kColumns products, every x kFilters. Threads of a block share a tile of weights or its pixels, as the layout
 // asks: neighbouring threads take neighbouring pixels where W is innermost, neighbouring channels where C is. What
 // several threads have of one weight is added through shared memory in a fixed order. Blocks that share a weight
-// (splits) write to the workspace, and split_sum.cuh adds them up.
+// (splits) write to the workspace, and split_sum.cuh adds them up. Padding other than zeros is an index map of x
+// (kernels/padding.cuh), in instances of their own (kIsMapped).
 #pragma once
 
 #include "common/fast_division.h"
 #include "common/numeric.h"
+#include "kernels/padding.cuh"
 #include "kernels/split_sum.cuh"
 #include "kernels/walk.cuh"
 #include "ptx/device.h"
@@ -56,9 +58,11 @@ struct DirectWgradParameters {
   DividerOf<Index> chunks_per_group;
   FastDivider<uint32_t> column_blocks, filter_blocks;  // grid: column blocks fastest, then filter blocks, then splits
   Lanes pixel_lanes, column_lanes, filter_lanes;
+  PaddedAxis<Index> padded_rows, padded_columns;  // of x; mapped instances only
+  double fill;                                    // of padding by a constant
 };
 
-template <typename T, typename Index, int kFilters, int kColumns>
+template <typename T, typename Index, int kFilters, int kColumns, bool kIsMapped>
 __global__ void __launch_bounds__(kDirectWgradThreads, kResidentBlocks<AccumulatorOf<T>, Index>)
     direct_wgrad_kernel(const __grid_constant__ DirectWgradParameters<Index> p) {
   using Value = AccumulatorOf<T>;
@@ -93,8 +97,11 @@ __global__ void __launch_bounds__(kDirectWgradThreads, kResidentBlocks<Accumulat
     const Offset tap_row = p.taps_divider.split(tap_column);
     row_shift[j] = static_cast<int>(tap_row) * p.dilation[0] - p.padding[0];
     column_shift[j] = static_cast<int>(tap_column) * p.dilation[1] - p.padding[1];
-    column_offset[j] = channel * p.x_strides.channel + static_cast<Offset>(Index{row_shift[j]}) * p.x_strides.row +
-                       static_cast<Offset>(Index{column_shift[j]}) * p.x_strides.column;
+    column_offset[j] = channel * p.x_strides.channel;
+    if constexpr (!kIsMapped) {
+      column_offset[j] += static_cast<Offset>(Index{row_shift[j]}) * p.x_strides.row +
+                          static_cast<Offset>(Index{column_shift[j]}) * p.x_strides.column;
+    }
   }
 
   Value sums[kColumns][kFilters] = {};
@@ -108,11 +115,20 @@ __global__ void __launch_bounds__(kDirectWgradThreads, kResidentBlocks<Accumulat
 #pragma unroll
     for (int k = 0; k < kFilters; ++k) gradient[k] = Numeric<T>::load(dy_pixel[filter_offset[k]]);
     const Index row = pixel.row * p.stride[0], column = pixel.column * p.stride[1];
-    const Offset x_pixel = offset_of<Index>(p.x_strides, pixel.n, 0, row, column);
+    const Offset x_pixel =
+        kIsMapped ? pixel.n * p.x_strides.batch : offset_of<Index>(p.x_strides, pixel.n, 0, row, column);
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       Value value = 0;
-      if (is_inside(row + row_shift[j], p.height) && is_inside(column + column_shift[j], p.width)) {
+      if constexpr (kIsMapped) {
+        const Index from_row = padded_source(p.padded_rows, row + row_shift[j]);
+        const Index from_column = padded_source(p.padded_columns, column + column_shift[j]);
+        value = static_cast<Value>(p.fill);
+        if (from_row >= 0 && from_column >= 0) {
+          value = Numeric<T>::load(x[static_cast<Index>(x_pixel + column_offset[j] + from_row * p.x_strides.row +
+                                                        from_column * p.x_strides.column)]);
+        }
+      } else if (is_inside(row + row_shift[j], p.height) && is_inside(column + column_shift[j], p.width)) {
         value = Numeric<T>::load(x[static_cast<Index>(x_pixel + column_offset[j])]);
       }
 #pragma unroll

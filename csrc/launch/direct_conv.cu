@@ -54,8 +54,15 @@ struct Shape {
   int64_t blocks() const { return filter_blocks * pixel_blocks * column_block_phases * row_phases; }
 };
 
+// The number of classes of outputs with taps of their own. Images in padding have taps of other classes, so mapped
+// dgrad has one class and tries all taps.
+int phases(const ConvProblem& problem, int axis) {
+  bool is_phased = problem.pass == ConvPass::dgrad && problem.is_zero_padded();
+  return is_phased ? problem.stride[axis] : 1;
+}
+
 int tap_step(const ConvProblem& problem, int axis) {
-  if (problem.pass == ConvPass::fprop) return 1;
+  if (phases(problem, axis) == 1) return 1;
   return problem.stride[axis] / std::gcd(problem.stride[axis], problem.dilation[axis]);
 }
 
@@ -101,24 +108,23 @@ int64_t shared_bytes_of(const Shape& shape, const DirectConvTile& tile, int inde
 
 Shape shape_of(const ConvProblem& problem, const DirectConvTile& tile) {
   Roles roles = roles_of(problem);
-  bool is_fprop = problem.pass == ConvPass::fprop;
-  int row_stride = is_fprop ? 1 : problem.stride[0], column_stride = is_fprop ? 1 : problem.stride[1];
+  int row_phases = phases(problem, 0), column_phases = phases(problem, 1);
   Shape shape;
-  shape.phase_rows = ceil_div(roles.output->sizes[2], row_stride);
-  shape.phase_columns = ceil_div(roles.output->sizes[3], column_stride);
+  shape.phase_rows = ceil_div(roles.output->sizes[2], row_phases);
+  shape.phase_columns = ceil_div(roles.output->sizes[3], column_phases);
   shape.pixels = roles.output->sizes[0] * shape.phase_rows * shape.phase_columns;
   shape.chunks_per_group = ceil_div(roles.group_outputs, tile.filters);
   shape.chunks = shape.chunks_per_group * problem.groups;
   shape.pixels_are_fastest = !channels_are_innermost(*roles.output);
-  shape.lane_phases = shape.pixels_are_fastest && column_stride <= kMostLanePhases ? column_stride : 1;
+  shape.lane_phases = shape.pixels_are_fastest && column_phases <= kMostLanePhases ? column_phases : 1;
   choose_threads(shape, tile);
   int64_t lanes = (int64_t{1} << shape.pixel_threads_log2) / shape.lane_phases;
   if (lanes == 0) {  // all threads went to filters, and there are fewer pixels than phases
     shape.lane_phases = 1;
     lanes = int64_t{1} << shape.pixel_threads_log2;
   }
-  shape.column_block_phases = column_stride / shape.lane_phases;
-  shape.row_phases = row_stride;
+  shape.column_block_phases = column_phases / shape.lane_phases;
+  shape.row_phases = row_phases;
   shape.filter_blocks = ceil_div(shape.chunks, int64_t{1} << shape.filter_threads_log2);
   shape.pixel_blocks = ceil_div(shape.pixels, lanes * tile.pixels);
   shape.block_filters = tile.filters << shape.filter_threads_log2;
@@ -138,11 +144,12 @@ Axis<Index> axis_of(const ConvProblem& problem, int axis) {
   result.padding = problem.padding[2 * axis];
   result.tap_step = tap_step(problem, axis);
   result.transposed = problem.pass == ConvPass::dgrad;
-  result.phases = result.transposed ? stride : 1;
+  result.phases = phases(problem, axis);
   result.input_step = result.transposed ? -(dilation / std::gcd(stride, dilation)) : dilation;
   result.input_scale = result.transposed ? 1 : stride;
   result.inputs = static_cast<Index>(result.transposed ? output : input);
   result.outputs = static_cast<Index>(result.transposed ? input : output);
+  if (result.transposed && !problem.is_zero_padded()) result.padding = 0;  // an output's place is its place in x
   return result;
 }
 
@@ -176,6 +183,11 @@ DirectConvParameters<Index> parameters_of(const ConvProblem& problem, const Shap
   p.chunks = static_cast<Index>(shape.chunks);
   p.chunks_per_group = DividerOf<Index>(shape.chunks_per_group);
   p.activation = problem.activation;
+  for (int axis = 0; axis < 2; ++axis) {
+    p.padded[axis] = PaddedAxis<Index>::of(problem, axis);
+    p.strides[axis] = DividerOf<Index>(problem.stride[axis]);
+  }
+  if (problem.pass == ConvPass::fprop && problem.padding_mode == PaddingMode::constant) p.fill = problem.padding_value;
   p.filter_blocks = FastDivider<uint32_t>(shape.filter_blocks);
   p.pixel_blocks = FastDivider<uint32_t>(shape.pixel_blocks);
   p.column_block_phases = FastDivider<uint32_t>(shape.column_block_phases);
@@ -223,7 +235,8 @@ Prepared prepare_as(const ConvProblem& problem, int tile_index) {
   Shape shape = shape_of(problem, tile);
   Description description = describe(problem, tile, shape);
   DirectConvParameters<Index> prototype = parameters_of<Index>(problem, shape);
-  DirectConvKernel<Index> kernel = direct_conv_kernel_of<T, Index>(tile_index);
+  prototype.fill = Numeric<T>::load(Numeric<T>::store(static_cast<AccumulatorOf<T>>(prototype.fill)));
+  DirectConvKernel<Index> kernel = direct_conv_kernel_of<T, Index>(tile_index, !problem.is_zero_padded());
   bool is_fprop = problem.pass == ConvPass::fprop;
   int64_t bias_bytes = roles_of(problem).output->sizes[1] * sizeof(T);
   auto launch = [=](const LaunchArguments& arguments) {
@@ -255,7 +268,9 @@ std::vector<std::string> configs(const ConvProblem&) {
 }
 
 std::string can_implement(const ConvProblem& problem, const std::string& config) {
-  return reason_for_blocks(shape_of(problem, kDirectConvTiles[tile_number(config)]).blocks());
+  const DirectConvTile& tile = kDirectConvTiles[tile_number(config)];
+  std::string reason = tile.is_mapped ? "" : reason_for_padding(problem);
+  return reason.empty() ? reason_for_blocks(shape_of(problem, tile).blocks()) : reason;
 }
 
 Prepared prepare(const ConvProblem& problem, const std::string& config) {
@@ -270,8 +285,8 @@ Prepared prepare(const ConvProblem& problem, const std::string& config) {
 
 const KernelFamily<ConvProblem> direct_fprop{
     "direct_fprop",
-    "convolution by definition: any type, stride, padding, dilation, groups and layout; bias, residual and "
-    "activation in the epilogue",
+    "convolution by definition: any type, stride, padding of every mode, dilation, groups and layout; bias, residual "
+    "and activation in the epilogue",
     configs, can_implement, prepare};
 
 const KernelFamily<ConvProblem> direct_dgrad{

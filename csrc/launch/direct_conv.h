@@ -14,16 +14,18 @@ struct DirectConvTile {
   const char* name;
   int filters, pixels;
   double efficiency;  // for the cost model: multiply-adds per instruction of the inner loop
+  bool is_mapped;     // whether there are instances for padding that is not zeros
 };
 
-constexpr DirectConvTile kDirectConvTiles[] = {{"k8p4", 8, 4, 0.55}, {"k4p2", 4, 2, 0.4}, {"k1p8", 1, 8, 0.2}};
+constexpr DirectConvTile kDirectConvTiles[] = {
+    {"k8p4", 8, 4, 0.55, false}, {"k4p2", 4, 2, 0.4, true}, {"k1p8", 1, 8, 0.2, true}};
 
 template <typename Index>
 using DirectConvKernel = void (*)(DirectConvParameters<Index>);
 
-// The kernel of an entry of kDirectConvTiles. Each type has a file direct_conv_<type>.cu, so that they compile side by
-// side.
+// The kernel of an entry of kDirectConvTiles, for padding of zeros or mapped. Each type has a file
+// direct_conv_<type>.cu, so that they compile side by side.
 template <typename T, typename Index>
-DirectConvKernel<Index> direct_conv_kernel_of(int tile);
+DirectConvKernel<Index> direct_conv_kernel_of(int tile, bool is_mapped);
 
 }  // namespace fastconv

@@ -109,6 +109,9 @@ DirectWgradParameters<Index> parameters_of(const ConvProblem& problem, const Sha
   p.pixel_lanes = shape.pixel_lanes;
   p.column_lanes = shape.column_lanes;
   p.filter_lanes = shape.filter_lanes;
+  p.padded_rows = PaddedAxis<Index>::of(problem, 0);
+  p.padded_columns = PaddedAxis<Index>::of(problem, 1);
+  if (problem.padding_mode == PaddingMode::constant) p.fill = problem.padding_value;
   return p;
 }
 
@@ -149,7 +152,8 @@ Prepared prepare_as(const ConvProblem& problem, int tile_index) {
   Shape shape = shape_of(problem, tile);
   Description description = describe(problem, tile, shape);
   DirectWgradParameters<Index> prototype = parameters_of<Index>(problem, shape);
-  DirectWgradKernel<Index> kernel = direct_wgrad_kernel_of<T, Index>(tile_index);
+  prototype.fill = Numeric<T>::load(Numeric<T>::store(static_cast<AccumulatorOf<T>>(prototype.fill)));
+  DirectWgradKernel<Index> kernel = direct_wgrad_kernel_of<T, Index>(tile_index, !problem.is_zero_padded());
   Prepared bias;
   if (problem.has_bias) {
     bias = prepare_channel_sum(bias_problem_of(problem));
@@ -210,8 +214,8 @@ Prepared prepare(const ConvProblem& problem, const std::string& config) {
 }  // namespace
 
 const KernelFamily<ConvProblem> direct_wgrad{"direct_wgrad",
-                                             "gradient by weight: any type, stride, padding, dilation, groups and "
-                                             "layout; with the bias gradient; splits of the sum "
+                                             "gradient by weight: any type, stride, padding of every mode, "
+                                             "dilation, groups and layout; with the bias gradient; splits of the sum "
                                              "are added up in order",
                                              configs, can_implement, prepare};
 

@@ -20,8 +20,8 @@ constexpr DirectWgradTile kDirectWgradTiles[] = {{"f4c8", 4, 8, 0.35}, {"f1c9", 
 template <typename Index>
 using DirectWgradKernel = void (*)(DirectWgradParameters<Index>);
 
-// The kernel of an entry of kDirectWgradTiles, from the file of its type.
+// The kernel of an entry of kDirectWgradTiles, for padding of zeros or mapped, from the file of its type.
 template <typename T, typename Index>
-DirectWgradKernel<Index> direct_wgrad_kernel_of(int tile);
+DirectWgradKernel<Index> direct_wgrad_kernel_of(int tile, bool is_mapped);
 
 }  // namespace fastconv

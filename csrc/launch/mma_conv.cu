@@ -4,6 +4,7 @@
 
 #include "kernels/mma_conv/reduce.cuh"
 #include "kernels/mma_conv/repack.cuh"
+#include "launch/tiling.h"
 
 namespace fastconv::mma {
 
@@ -29,7 +30,7 @@ std::string why_not_any(const ConvProblem& problem) {
   for (const Operand* operand : {&problem.x, &problem.y}) {
     if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
   }
-  return "";
+  return reason_for_padding(problem);
 }
 
 std::vector<std::string> names_by_rank(std::vector<Candidate> candidates) {

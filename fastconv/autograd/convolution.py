@@ -8,6 +8,9 @@ dgrad  dx = dy *ᵀ w                  fprop(g, w)              wgrad(dy, g)
 wgrad  dw = dy ⋆ x                   fprop(x, g)              dgrad(dy, g)
 ====== ============================= ======================== ========================
 
+fprop pads x as its padding mode says, dgrad is the transpose of that, and wgrad pads x likewise. Padding by a constant makes
+fprop and wgrad affine in x: their derivatives by x are those of padding by zeros.
+
 A fused activation is undone first. relu, leaky_relu, sigmoid and tanh save the output for that, which the next layer keeps
 anyway. silu, gelu and hardswish need what went into them: backward computes it once more from the saved inputs, which costs
 a convolution and no memory. (fastconv.functional does not fuse those three where a gradient will be wanted.)
@@ -43,6 +46,12 @@ def _first_outputs(y: Tensor, size: Sequence[int]) -> Tensor:
     return y if y.shape[2:] == size[2:] else y[:, :, : size[2], : size[3]]
 
 
+def _linear(geometry: Sequence[Any]) -> list[Any]:
+    """The geometry of the pass's linear part, which is what acts on changes of x: a constant around it does not change."""
+    *rest, mode, value = geometry
+    return [*rest, *(("zeros", 0.0) if mode == "constant" else (mode, value))]
+
+
 def _add(left: Tensor | None, right: Tensor) -> Tensor:
     return right if left is None else left + right
 
@@ -57,7 +66,7 @@ def tangent_of_convolution(
     """Of a convolution without bias and activation, along dx and dw; None where there is neither."""
     dz = None
     if dx is not None:
-        dz = library.conv2d_fprop(dx, w, None, None, *geometry, "identity", backend)
+        dz = library.conv2d_fprop(dx, w, None, None, *_linear(geometry), "identity", backend)
     if dw is not None:
         dz = _add(dz, library.conv2d_fprop(x, dw, None, None, *geometry, "identity", backend))
     return dz
@@ -67,13 +76,14 @@ def tangent_of_convolution(
 class Conv2dFunction(PrimitiveFunction):
     """y = activation(conv2d(x, w) + bias + residual), any of the three optional. The fastconv::conv2d_fprop op.
 
-    ``Conv2dFunction.apply(x, w, bias, residual, stride, padding, dilation, groups, activation, backend)`` with
-    x [N, C, H, W], w [K, C/G, R, S], bias [K] or None, residual [N, K, P, Q] or None, padding (top, bottom, left, right),
-    activation one of fastconv.problem.ACTIVATIONS, backend one of fastconv.dispatch.BACKENDS.
+    ``Conv2dFunction.apply(x, w, bias, residual, stride, padding, dilation, groups, padding_mode, padding_value, activation,
+    backend)`` with x [N, C, H, W], w [K, C/G, R, S], bias [K] or None, residual [N, K, P, Q] or None, padding (top, bottom,
+    left, right), padding_mode one of fastconv.problem.PADDING_MODES, padding_value 0.0 except for "constant", activation one
+    of fastconv.problem.ACTIVATIONS, backend one of fastconv.dispatch.BACKENDS.
 
     >>> import torch
     >>> x, w = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3, requires_grad=True)
-    >>> y = Conv2dFunction.apply(x, w, None, None, [1, 1], [1, 1, 1, 1], [1, 1], 1, "relu", "auto")
+    >>> y = Conv2dFunction.apply(x, w, None, None, [1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros", 0.0, "relu", "auto")
     >>> y.sum().backward()
     >>> w.grad[0, 0].tolist()
     [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
@@ -119,7 +129,7 @@ class Conv2dFunction(PrimitiveFunction):
             dw, db = library.conv2d_wgrad(dz, x, ctx.w_size, *ctx.geometry, needs_bias, ctx.backend)
         elif needs_bias:
             db = library.channel_sum(dz, ctx.backend)
-        return dx, dw, db if needs_bias else None, dz if needs_residual else None, *[None] * 6
+        return dx, dw, db if needs_bias else None, dz if needs_residual else None, *[None] * 8
 
     @staticmethod
     def tangent(ctx: Any, saved: tuple, dx, dw, db, dresidual, *_: None) -> Tensor:
@@ -138,13 +148,14 @@ class Conv2dFunction(PrimitiveFunction):
 class ConvTranspose2dFunction(PrimitiveFunction):
     """activation(conv_transpose2d(x, w) + bias), bias optional. The fastconv::conv2d_dgrad op.
 
-    ``ConvTranspose2dFunction.apply(x, w, bias, output_size, stride, padding, dilation, groups, activation, backend)`` with
-    x [N, K, P, Q], w [K, C/G, R, S], bias [C] or None, output_size (N, C, H, W), the rest as for Conv2dFunction. The letters
-    are those of the convolution whose gradient by its input this is.
+    ``ConvTranspose2dFunction.apply(x, w, bias, output_size, stride, padding, dilation, groups, padding_mode, padding_value,
+    activation, backend)`` with x [N, K, P, Q], w [K, C/G, R, S], bias [C] or None, output_size (N, C, H, W), the rest as for
+    Conv2dFunction. The letters are those of the convolution whose gradient by its input this is.
 
     >>> import torch
     >>> x, w = torch.ones(1, 1, 2, 2, requires_grad=True), torch.ones(1, 1, 2, 2)
-    >>> y = ConvTranspose2dFunction.apply(x, w, None, [1, 1, 4, 4], [2, 2], [0] * 4, [1, 1], 1, "identity", "auto")
+    >>> geometry = [2, 2], [0] * 4, [1, 1], 1, "zeros", 0.0
+    >>> y = ConvTranspose2dFunction.apply(x, w, None, [1, 1, 4, 4], *geometry, "identity", "auto")
     >>> y.sum().backward()
     >>> x.grad[0, 0].tolist()
     [[4.0, 4.0], [4.0, 4.0]]
@@ -184,13 +195,13 @@ class ConvTranspose2dFunction(PrimitiveFunction):
         g = in_format(ConvTranspose2dFunction._before_activation(ctx, saved, gradient), ctx.channels_last)
         g_dy = g_w = g_bias = None
         if needs_dy:
-            g_dy = library.conv2d_fprop(g, w, None, None, *ctx.geometry, "identity", ctx.backend)
+            g_dy = library.conv2d_fprop(g, w, None, None, *_linear(ctx.geometry), "identity", ctx.backend)
             g_dy = _first_outputs(g_dy, ctx.dy_size)
         if needs_w:
-            g_w, _ = library.conv2d_wgrad(dy, g, ctx.w_size, *ctx.geometry, False, ctx.backend)
+            g_w, _ = library.conv2d_wgrad(dy, g, ctx.w_size, *_linear(ctx.geometry), False, ctx.backend)
         if needs_bias:
             g_bias = library.channel_sum(g, ctx.backend)
-        return g_dy, g_w, g_bias, *[None] * 7
+        return g_dy, g_w, g_bias, *[None] * 9
 
     @staticmethod
     def tangent(ctx: Any, saved: tuple, t_dy, t_w, t_bias, *_: None) -> Tensor:
@@ -235,7 +246,7 @@ class Conv2dWeightGradientFunction(PrimitiveFunction):
             g_dy = _per_channel(g_bias).expand(ctx.dy_size)
         if needs_x and g_w is not None:
             g_x = library.conv2d_dgrad(dy, g_w, None, ctx.x_size, *ctx.geometry, "identity", ctx.backend)
-        return g_dy, g_x, *[None] * 7
+        return g_dy, g_x, *[None] * 9
 
     @staticmethod
     def tangent(ctx: Any, saved: tuple, t_dy, t_x, *_: None) -> tuple[Tensor, Tensor]:
@@ -245,7 +256,7 @@ class Conv2dWeightGradientFunction(PrimitiveFunction):
         if t_dy is not None:
             t_w, t_bias = library.conv2d_wgrad(t_dy, x, *rest, ctx.bias_gradient, ctx.backend)
         if t_x is not None:
-            more, none = library.conv2d_wgrad(dy, t_x, *rest, False, ctx.backend)
+            more, none = library.conv2d_wgrad(dy, t_x, ctx.w_size, *_linear(ctx.geometry), False, ctx.backend)
             t_w = _add(t_w, more)
             if t_bias is None:
                 t_bias = dy.new_zeros(ctx.w_size[0]) if ctx.bias_gradient else none

@@ -111,13 +111,13 @@ class _PooledConvolutionFunction(PrimitiveFunction):
 class Conv2dMaxPool2dFunction(_PooledConvolutionFunction):
     """y = max_pool2d(activation(conv2d(x, w) + bias)) and the winners' offsets. The fastconv::conv2d_max_pool2d op.
 
-    ``Conv2dMaxPool2dFunction.apply(x, w, bias, stride, padding, dilation, groups, activation, pool_kernel, pool_stride,
-    pool_padding, backend)`` as Conv2dFunction and MaxPool2dFunction take them; returns y and offsets, [N, K, P', Q'] both.
-    Only y has a gradient.
+    ``Conv2dMaxPool2dFunction.apply(x, w, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation,
+    pool_kernel, pool_stride, pool_padding, backend)`` as Conv2dFunction and MaxPool2dFunction take them; returns y and offsets,
+    [N, K, P', Q'] both. Only y has a gradient.
 
     >>> import torch
     >>> x, w = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3, requires_grad=True)
-    >>> convolution = [1, 1], [1, 1, 1, 1], [1, 1], 1, "relu"
+    >>> convolution = [1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros", 0.0, "relu"
     >>> y, offsets = Conv2dMaxPool2dFunction.apply(x, w, None, *convolution, [2, 2], [2, 2], [0, 0], "auto")
     >>> y.sum().backward()
     >>> y[0, 0].tolist(), offsets[0, 0].tolist(), w.grad.sum().item()
@@ -135,12 +135,12 @@ class Conv2dMaxPool2dFunction(_PooledConvolutionFunction):
 class Conv2dGlobalMaxFunction(_PooledConvolutionFunction):
     """The largest of activation(conv2d(x, w) + bias) in each image and filter. The fastconv::conv2d_global_max op.
 
-    ``Conv2dGlobalMaxFunction.apply(x, w, bias, stride, padding, dilation, groups, activation, backend)`` returns y [N, K] and
-    int64 indices [N, K], p * Q + q. Only y has a gradient.
+    ``Conv2dGlobalMaxFunction.apply(x, w, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation,
+    backend)`` returns y [N, K] and int64 indices [N, K], p * Q + q. Only y has a gradient.
 
     >>> import torch
     >>> x = torch.tensor([[[[1., 5., 2.]]]], requires_grad=True)
-    >>> convolution = [1, 1], [0, 0, 0, 0], [1, 1], 1, "identity"
+    >>> convolution = [1, 1], [0, 0, 0, 0], [1, 1], 1, "zeros", 0.0, "identity"
     >>> y, indices = Conv2dGlobalMaxFunction.apply(x, torch.ones(1, 1, 1, 2), None, *convolution, "auto")
     >>> y.sum().backward()
     >>> y.item(), indices.item(), x.grad.flatten().tolist()

@@ -1,7 +1,7 @@
 """Every pass through ATen: cuDNN on a GPU, oneDNN on a CPU. The baseline, and what a CPU user wants.
 
-ATen knows only symmetric padding, int64 pool indices and its own choice of memory format, so a plan here fits the problem to
-ATen and ATen's result to the strides that the problem promises.
+ATen knows only symmetric padding of zeros, int64 pool indices and its own choice of memory format, so a plan here fits the
+problem to ATen and ATen's result to the strides that the problem promises.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from fastconv import activation
 from fastconv.plan import Candidate
 from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
-from fastconv.shapes import conv_output_size, pool_output_sizes
+from fastconv.shapes import conv_output_size, conv_output_sizes, pool_output_sizes
 
 aten = torch.ops.aten
 
@@ -74,12 +74,23 @@ class _Padding:
 
     symmetric: list[int]
     explicit: list[int] | None
+    mode: str = "constant"  # F.pad's word, of what is explicit
+    value: float | None = None
+    seen: tuple[int, int] | None = None  # rows and columns of the padded x, where the windows leave more than a step
 
     @classmethod
     def of(cls, problem: ConvProblem) -> _Padding:
-        top, _, left, _ = problem.padding
+        top, bottom, left, right = problem.padding
         outputs, taps, inputs = problem.y.sizes[2:], problem.w.sizes[2:], problem.x.sizes[2:]
         stride, dilation = problem.stride, problem.dilation
+        if problem.padding_mode != "zeros":
+            value = problem.padding_value if problem.padding_mode == "constant" else None
+            fits = conv_output_sizes(problem.x.sizes, problem.w.sizes, stride, problem.padding, dilation)[2:]
+            rows, columns = (
+                (outputs[axis] - 1) * stride[axis] + dilation[axis] * (taps[axis] - 1) + 1 for axis in (0, 1)
+            )
+            seen = None if fits == outputs else (rows, columns)
+            return cls([0, 0], [left, right, top, bottom], problem.padding_mode, value, seen)
         low = (top, left)
         if all(
             conv_output_size(inputs[axis], low[axis], low[axis], taps[axis], stride[axis], dilation[axis])
@@ -92,6 +103,44 @@ class _Padding:
             for axis in (0, 1)
         )
         return cls([0, 0], [left, right, top, bottom])
+
+    def apply(self, x: Tensor) -> Tensor:
+        if self.explicit is None:
+            return x
+        padded = F.pad(x, self.explicit, self.mode, self.value)
+        return padded if self.seen is None else padded[:, :, : self.seen[0], : self.seen[1]]
+
+    def transposed(self, padded: Tensor) -> Tensor:
+        """The gradient by x from that by the padded x."""
+        if self.explicit is None:
+            return padded
+        if self.mode == "constant":
+            return F.pad(padded, [-width for width in self.explicit])
+        for dim, low, high in ((3, *self.explicit[:2]), (2, *self.explicit[2:])):
+            padded = _folded(padded, dim, low, high, self.mode)
+        return padded
+
+
+def _folded(padded: Tensor, dim: int, low: int, high: int, mode: str) -> Tensor:
+    """What stands in the padding of one dimension, added to the elements that it was copied from; always in this order.
+
+    ATen has the same as the backward of its padding ops, but adds it with atomics on a GPU.
+    """
+    size = padded.shape[dim] - low - high
+    before, x, after = padded.split((low, size, high), dim)
+    if low == high == 0:
+        return x
+    x = x.clone()
+    if mode == "reflect":
+        x.narrow(dim, 1, low).add_(before.flip(dim))
+        x.narrow(dim, size - 1 - high, high).add_(after.flip(dim))
+    elif mode == "circular":
+        x.narrow(dim, size - low, low).add_(before)
+        x.narrow(dim, 0, high).add_(after)
+    else:
+        x.narrow(dim, 0, 1).add_(before.sum(dim, keepdim=True))
+        x.narrow(dim, size - 1, 1).add_(after.sum(dim, keepdim=True))
+    return x
 
 
 def _is_empty(problem: ConvProblem) -> bool:
@@ -110,8 +159,7 @@ def _fprop(problem: ConvProblem) -> Callable[..., Tensor]:
             if bias is not None:
                 y += bias.view(1, -1, 1, 1)
         else:
-            if padding.explicit is not None:
-                x = F.pad(x, padding.explicit)
+            x = padding.apply(x)
             y = torch.convolution(x, w, bias, stride, padding.symmetric, dilation, False, [0, 0], problem.groups)
         if residual is not None:
             y = y + residual
@@ -121,7 +169,7 @@ def _fprop(problem: ConvProblem) -> Callable[..., Tensor]:
 
 
 def _dgrad(problem: ConvProblem) -> Callable[..., Tensor]:
-    """As a transposed convolution: of the padded x where padding is explicit, the frame cut off again."""
+    """As a transposed convolution: of the padded x where padding is explicit, the frame cut off, or folded back, again."""
     padding = _Padding.of(problem)
     stride, dilation = list(problem.stride), list(problem.dilation)
     activate = activation.APPLY[problem.activation]
@@ -142,8 +190,7 @@ def _dgrad(problem: ConvProblem) -> Callable[..., Tensor]:
             x = _empty(problem.x, dy).zero_()
         else:
             x = torch.convolution(dy, w, None, stride, padding.symmetric, dilation, True, left_over, problem.groups)
-            if padding.explicit is not None:
-                x = F.pad(x, [-width for width in padding.explicit])
+            x = padding.transposed(x)
         if bias is not None:
             x = x + bias.view(1, -1, 1, 1)
         return _with_strides(activate(x), problem.x)
@@ -162,8 +209,7 @@ def _wgrad(problem: ConvProblem) -> Callable[..., tuple[Tensor, Tensor]]:
         if empty:
             db = _channel_sum_of(dy) if problem.has_bias else dy.new_empty(0)
             return weight.zero_(), db
-        if padding.explicit is not None:
-            x = F.pad(x, padding.explicit)
+        x = padding.apply(x)
         _, dw, db = aten.convolution_backward.default(
             dy,
             x,

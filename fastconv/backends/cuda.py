@@ -126,6 +126,8 @@ def _compiled_problem(module: ModuleType, problem: Problem) -> Any:
         padding=problem.padding,
         dilation=problem.dilation,
         groups=problem.groups,
+        padding_mode=problem.padding_mode,
+        padding_value=problem.padding_value,
         has_bias=problem.has_bias,
         residual=None if problem.residual is None else _sizes_and_strides(problem.residual),
         activation=problem.activation,

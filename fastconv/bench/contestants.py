@@ -241,7 +241,7 @@ def _our_gradient(case: Case, backend: str) -> Callable[..., Tensors]:
         window = (layer.kernel, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
         return lambda dy, offsets: [library.max_pool2d_backward(dy, offsets, size, *window, backend)]
     (top, left), size = layer.padding, case.sizes("x")
-    geometry = (layer.stride, (top, top, left, left), layer.dilation, layer.groups)
+    geometry = (layer.stride, (top, top, left, left), layer.dilation, layer.groups, "zeros", 0.0)
     if case.direction == "wgrad":
         return lambda dy, x: [library.conv2d_wgrad(dy, x, layer.weight_size, *geometry, False, backend)[0]]
     if layer.op == "conv_transpose2d":

@@ -45,14 +45,14 @@ def _from_channels(tensor: Tensor, count: int) -> Tensor:
 
 
 @_rule
-def conv2d_fprop(info, in_dims, x, w, bias, residual, stride, padding, dilation, groups, activation, backend):
+def conv2d_fprop(info, in_dims, x, w, bias, residual, stride, padding, dilation, groups, *rest):
     count = info.batch_size
     x_dim, w_dim, bias_dim, residual_dim = in_dims[:4]
     if w_dim is None and bias_dim is None:
         x = _into_batch(x, x_dim, count)
         if residual is not None:
             residual = _into_batch(residual, residual_dim, count)
-        y = primitives.conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activation, backend)
+        y = primitives.conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, *rest)
         return _from_batch(y, count), 0
     if x_dim is not None or groups != 1:  # otherwise all B filter banks look at the same x: one bank of B * K filters
         x = _into_channels(x, x_dim, count)
@@ -62,19 +62,19 @@ def conv2d_fprop(info, in_dims, x, w, bias, residual, stride, padding, dilation,
         bias = _into_batch(bias, bias_dim, count)
     if residual is not None:
         residual = _into_channels(residual, residual_dim, count)
-    y = primitives.conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activation, backend)
+    y = primitives.conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, *rest)
     return _from_channels(y, count), 1
 
 
 @_rule
-def conv2d_dgrad(info, in_dims, dy, w, bias, input_size, stride, padding, dilation, groups, activation, backend):
+def conv2d_dgrad(info, in_dims, dy, w, bias, input_size, stride, padding, dilation, groups, *rest):
     count = info.batch_size
     dy_dim, w_dim, bias_dim = in_dims[:3]
     batch, channels, height, width = input_size
     if w_dim is None and bias_dim is None:
         dy = _into_batch(dy, dy_dim, count)
         size = [count * batch, channels, height, width]
-        dx = primitives.conv2d_dgrad(dy, w, bias, size, stride, padding, dilation, groups, activation, backend)
+        dx = primitives.conv2d_dgrad(dy, w, bias, size, stride, padding, dilation, groups, *rest)
         return _from_batch(dx, count), 0
     dy = _into_channels(dy, dy_dim, count)
     w = _into_batch(w, w_dim, count)
@@ -82,12 +82,13 @@ def conv2d_dgrad(info, in_dims, dy, w, bias, input_size, stride, padding, dilati
         bias = _into_batch(bias, bias_dim, count)
     size = [batch, count * channels, height, width]
     groups = groups * count
-    dx = primitives.conv2d_dgrad(dy, w, bias, size, stride, padding, dilation, groups, activation, backend)
+    dx = primitives.conv2d_dgrad(dy, w, bias, size, stride, padding, dilation, groups, *rest)
     return _from_channels(dx, count), 1
 
 
 @_rule
-def conv2d_wgrad(info, in_dims, dy, x, weight_size, stride, padding, dilation, groups, bias_gradient, backend):
+def conv2d_wgrad(info, in_dims, dy, x, weight_size, stride, padding, dilation, groups, *rest):
+    bias_gradient = rest[-2]
     count = info.batch_size
     dy_dim, x_dim = in_dims[:2]
     if x_dim is not None or groups != 1:  # otherwise x is the same for all B: one gradient of B * K filters
@@ -95,7 +96,7 @@ def conv2d_wgrad(info, in_dims, dy, x, weight_size, stride, padding, dilation, g
         groups = groups * count
     dy = _into_channels(dy, dy_dim, count)
     size = [count * weight_size[0], *weight_size[1:]]
-    dw, db = primitives.conv2d_wgrad(dy, x, size, stride, padding, dilation, groups, bias_gradient, backend)
+    dw, db = primitives.conv2d_wgrad(dy, x, size, stride, padding, dilation, groups, *rest)
     dw = _from_batch(dw, count)
     return (dw, _from_batch(db, count)) if bias_gradient else (dw, db), (0, 0 if bias_gradient else None)
 

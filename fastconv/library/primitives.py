@@ -20,7 +20,9 @@ from fastconv.shapes import (
     suggests_channels_last,
 )
 
-_CONVOLUTION = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
+_CONVOLUTION = (
+    "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, str padding_mode, float padding_value"
+)
 _WINDOW = "SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool ceil_mode, str backend"
 
 SCHEMAS = {
@@ -76,31 +78,38 @@ def _empty_like(sizes: Sequence[int], *inputs: Tensor, dtype: torch.dtype | None
 
 
 @_fake
-def _conv2d_fprop(x, w, bias, residual, stride, padding, dilation, groups, activation, backend):
+def _conv2d_fprop(
+    x, w, bias, residual, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
+):
     return _empty_like(conv_output_sizes(x.shape, w.shape, stride, padding, dilation), x, w)
 
 
 @_fake
-def _conv2d_dgrad(dy, w, bias, input_size, stride, padding, dilation, groups, activation, backend):
+def _conv2d_dgrad(
+    dy, w, bias, input_size, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
+):
     return _empty_like(input_size, dy, w)
 
 
 @_fake
-def _conv2d_wgrad(dy, x, weight_size, stride, padding, dilation, groups, bias_gradient, backend):
+def _conv2d_wgrad(
+    dy, x, weight_size, stride, padding, dilation, groups, padding_mode, padding_value, bias_gradient, backend
+):
     return _empty_like(weight_size, dy, x), dy.new_empty(weight_size[0] if bias_gradient else 0)
 
 
 @_fake
 def _conv2d_max_pool2d(
-    x, w, bias, stride, padding, dilation, groups, activation, pool_kernel, pool_stride, pool_padding, backend
-):
+    x, w, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation,
+    pool_kernel, pool_stride, pool_padding, backend,
+):  # fmt: skip
     sizes = conv_output_sizes(x.shape, w.shape, stride, padding, dilation)
     sizes = pool_output_sizes(sizes, pool_kernel, pool_stride, pool_padding, (1, 1), False)
     return _empty_like(sizes, x, w), _empty_like(sizes, x, w, dtype=offsets_dtype(pool_kernel))
 
 
 @_fake
-def _conv2d_global_max(x, w, bias, stride, padding, dilation, groups, activation, backend):
+def _conv2d_global_max(x, w, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend):
     sizes = (x.shape[0], w.shape[0])
     return x.new_empty(sizes), x.new_empty(sizes, dtype=torch.int64)
 

@@ -83,6 +83,8 @@ def _convolution_words(problem: ConvProblem) -> list[str]:
     words = [_operand("x", problem.x), _operand("w", problem.w), _operand("y", problem.y)]
     words += [_numbers("s", problem.stride), _numbers("p", problem.padding), _numbers("d", problem.dilation)]
     words += [f"g{problem.groups}", problem.activation]
+    if problem.padding_mode != "zeros":  # the keys of zeros are those of before there were other modes
+        words.append(f"pad:{problem.padding_mode}:{problem.padding_value}")
     words += ["bias"] if problem.has_bias else []
     words += [_operand("residual", problem.residual)] if problem.residual is not None else []
     words += ["tf32"] if problem.allow_tf32 else []

@@ -12,7 +12,7 @@ from fastconv import autograd
 
 X = torch.randn(1, 2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 W = torch.randn(2, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-GEOMETRY = ([1, 1], [1, 0, 0, 1], [1, 1], 1)
+GEOMETRY = ([1, 1], [1, 0, 0, 1], [1, 1], 1, "zeros", 0.0)
 WINDOW = ([2, 2], [1, 1], [1, 1], [1, 1], False)
 
 

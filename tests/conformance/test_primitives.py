@@ -21,7 +21,8 @@ def channels_last(tensor):
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-CONVOLUTION = ((2, 1), (1, 0, 2, 1), (1, 2), 2)  # stride, padding, dilation, groups
+# stride, padding, dilation, groups, padding mode and value
+CONVOLUTION = ((2, 1), (1, 0, 2, 1), (1, 2), 2, "zeros", 0.0)
 POOL = ((3, 2), (2, 2), (1, 1), (1, 1), True)  # kernel, stride, padding, dilation, ceil_mode
 FUSED_POOL = ((3, 2), (2, 1), (1, 1))  # kernel, stride, padding
 
@@ -110,7 +111,7 @@ def test_asymmetric_padding_of_all_three_passes(padding, backend):
     expected = F.conv2d(F.pad(leaves[0], (left, right, top, bottom)), *leaves[1:], (2, 1), 0, (1, 2), 2)
     dy = integers(*expected.shape, seed=4)
     grads = torch.autograd.grad(expected, leaves, dy)
-    arguments = ((2, 1), padding, (1, 2), 2)
+    arguments = ((2, 1), padding, (1, 2), 2, "zeros", 0.0)
     assert torch.equal(ops.conv2d_fprop(x, w, b, None, *arguments, "identity", backend), expected)
     assert torch.equal(ops.conv2d_dgrad(dy, w, None, list(x.shape), *arguments, "identity", backend), grads[0])
     dw, db = ops.conv2d_wgrad(dy, x, list(w.shape), *arguments, True, backend)

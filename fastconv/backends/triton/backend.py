@@ -10,7 +10,7 @@ import torch
 
 from fastconv.backends import unfused
 from fastconv.plan import Candidate
-from fastconv.problem import FusedProblem, Problem
+from fastconv.problem import ConvProblem, FusedProblem, Problem
 
 #: Modules that hold kernel families, as `FAMILIES`.
 _MODULES = (
@@ -85,6 +85,8 @@ def _unsupported(problem: Problem) -> str:
         return f"no kernels for {problem.dtype}"
     if problem.target.device_type == "cuda" and problem.target.capability < _OLDEST:
         return f"needs compute capability {_OLDEST / 10}, this GPU has {problem.target.capability / 10}"
+    if isinstance(problem, ConvProblem) and problem.padding_mode != "zeros":
+        return f"padding mode {problem.padding_mode}: these kernels know zeros only"
     return ""
 
 
