@@ -52,7 +52,14 @@ class Case:
             )
         kernel, stride, padding = self.pool
         (u, v), (vertical, horizontal) = self.stride, self.padding
-        convolution = ([u, v], [vertical, vertical, horizontal, horizontal], list(self.dilation), self.groups, "zeros", 0.0)
+        convolution = (
+            [u, v],
+            [vertical, vertical, horizontal, horizontal],
+            list(self.dilation),
+            self.groups,
+            "zeros",
+            0.0,
+        )
         y, offsets = torch.ops.fastconv.conv2d_max_pool2d(
             x, w, bias, *convolution, self.activation or "identity", *self.pool, backend or "auto"
         )

@@ -54,6 +54,4 @@ def _is_possible(case: Case) -> bool:
     if case.op == "conv_transpose2d":
         triples = zip(case.output_padding, case.stride, case.dilation, strict=True)
         return all(extra < max(stride, dilation) for extra, stride, dilation in triples)
-    if case.padding_mode != "zeros" and not isinstance(case.padding, str):
-        return case.padding[0] < case.h and case.padding[1] < case.w
-    return True
+    return case.has_what_it_pads_with() and (case.padding_value == 0 or case.padding_mode == "constant")

@@ -30,11 +30,12 @@ class Case:
     r: int = 1  # kernel height
     s: int = 1  # kernel width
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] | str = (0, 0)  # or "same", "valid"
+    padding: tuple[int, ...] | str = (0, 0)  # conv2d: or (top, bottom, left, right), or "same", "valid"
     output_padding: tuple[int, int] = (0, 0)  # conv_transpose2d
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     padding_mode: str = "zeros"  # conv2d
+    padding_value: int = 0  # of padding_mode "constant"
     bias: bool = False
     activation: str = "identity"
     residual: str = ""  # the residual's layout; empty for none
@@ -66,6 +67,29 @@ class Case:
             return (self.c, self.k // self.groups, self.r, self.s)
         return (self.k, self.c // self.groups, self.r, self.s)
 
+    def sides(self) -> tuple[int, int, int, int]:
+        """(top, bottom, left, right)"""
+        if self.padding == "valid":
+            return 0, 0, 0, 0
+        if self.padding == "same":
+            vertical, horizontal = (
+                dilation * (kernel - 1) for dilation, kernel in zip(self.dilation, (self.r, self.s), strict=True)
+            )
+            return vertical // 2, vertical - vertical // 2, horizontal // 2, horizontal - horizontal // 2
+        if len(self.padding) == 4:
+            return self.padding
+        vertical, horizontal = self.padding
+        return vertical, vertical, horizontal, horizontal
+
+    def has_what_it_pads_with(self) -> bool:
+        """Whether PyTorch pads so: it reflects each element once, and wraps around once."""
+        limits = {"reflect": -1, "circular": 0}
+        if self.padding_mode not in limits:
+            return True
+        top, bottom, left, right = self.sides()
+        most = limits[self.padding_mode]
+        return max(top, bottom) <= max(self.h + most, 0) and max(left, right) <= max(self.w + most, 0)
+
     def output_size(self) -> tuple[int, int]:
         """Output height and width by PyTorch's formulas. Not positive where the kernel does not fit."""
         return tuple(self._output_length(axis) for axis in (0, 1))
@@ -73,19 +97,17 @@ class Case:
     def _output_length(self, axis: int) -> int:
         length, kernel = (self.h, self.w)[axis], (self.r, self.s)[axis]
         stride, dilation = self.stride[axis], self.dilation[axis]
-        if self.padding == "same":
-            return length
-        padding = 0 if self.padding == "valid" else self.padding[axis]
+        low, high = self.sides()[2 * axis : 2 * axis + 2]
         reach = dilation * (kernel - 1) + 1
         if self.op == "conv_transpose2d":
-            return (length - 1) * stride - 2 * padding + reach + self.output_padding[axis]
-        room = length + 2 * padding - reach
+            return (length - 1) * stride - low - high + reach + self.output_padding[axis]
+        room = length + low + high - reach
         if room < 0:
             return 0
         if self.op == "max_pool2d" and self.ceil_mode:
             outputs = -(-room // stride) + 1
             # The last window must start inside the input or its leading padding.
-            return outputs - 1 if (outputs - 1) * stride >= length + padding else outputs
+            return outputs - 1 if (outputs - 1) * stride >= length + low else outputs
         return room // stride + 1
 
     def windows_hold_elements(self) -> bool:
@@ -141,6 +163,5 @@ def _decode(text: str, default: object) -> object:
     if isinstance(default, int):
         return int(text)
     if isinstance(default, tuple) and text[0].isdigit():
-        vertical, horizontal = text.split("x")
-        return int(vertical), int(horizontal)
+        return tuple(map(int, text.split("x")))
     return text

@@ -45,6 +45,7 @@ def call(case: Case, tensors: Tensors) -> dict[str, torch.Tensor]:
             case.dilation,
             case.groups,
             padding_mode=case.padding_mode,
+            padding_value=case.padding_value,
             activation=None if case.activation == "identity" else case.activation,
             residual=tensors.residual,
             backend=case.backend,

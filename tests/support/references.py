@@ -57,21 +57,25 @@ def preactivation(case: Case, tensors: Tensors) -> torch.Tensor:
     """The op itself by torch.nn.functional, in the precision of its tensors; 16-bit types have float32 sums."""
     dtype = tensors.x.dtype
     computed = torch.float32 if dtype.itemsize == 2 else dtype
-    x, padding = tensors.x, case.padding
     weight = tensors.weight.to(computed)
     bias = None if tensors.bias is None else tensors.bias.to(computed)
     if case.op == "conv_transpose2d":
         return F.conv_transpose2d(
-            x.to(computed), weight, bias, case.stride, padding, case.output_padding, case.groups, case.dilation
+            tensors.x.to(computed),
+            weight,
+            bias,
+            case.stride,
+            case.padding,
+            case.output_padding,
+            case.groups,
+            case.dilation,
         ).to(dtype)
-    if case.padding_mode != "zeros":
-        if padding == "same":
-            total = [d * (kernel - 1) for d, kernel in zip(case.dilation, (case.r, case.s), strict=True)]
-            sides = [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
-        else:
-            sides = [padding[1], padding[1], padding[0], padding[0]]
-        x, padding = F.pad(x, sides, mode=case.padding_mode), 0
-    y = F.conv2d(x.to(computed), weight, bias, case.stride, padding, case.dilation, case.groups).to(dtype)
+    x, padding = tensors.x.to(computed), case.padding
+    if case.padding_mode != "zeros" or (not isinstance(padding, str) and len(padding) == 4):
+        top, bottom, left, right = case.sides()
+        mode = "constant" if case.padding_mode == "zeros" else case.padding_mode
+        x, padding = F.pad(x, (left, right, top, bottom), mode, case.padding_value if mode == "constant" else None), 0
+    y = F.conv2d(x, weight, bias, case.stride, padding, case.dilation, case.groups).to(dtype)
     return y if tensors.residual is None else y + tensors.residual
 
 

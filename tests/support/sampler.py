@@ -126,8 +126,14 @@ def _sample_convolution(dice: random.Random, op: str) -> Case:
         case = dataclasses.replace(case, padding="same", stride=(1, 1))
     elif special < 0.13:
         case = dataclasses.replace(case, padding="valid")
-    elif special < 0.2 and case.n and case.padding[0] < case.h and case.padding[1] < case.w:
-        case = dataclasses.replace(case, padding_mode=dice.choice(("reflect", "replicate", "circular")))
+    elif special < 0.3:
+        sides = tuple(dice.randint(0, kernel) for kernel in (r, r, s, s))
+        case = dataclasses.replace(case, padding=sides)
+    if dice.random() < 0.25 and case.n:
+        mode = dice.choice(("reflect", "replicate", "circular", "constant"))
+        padded = dataclasses.replace(case, padding_mode=mode, padding_value=2 if mode == "constant" else 0)
+        if padded.has_what_it_pads_with():
+            return padded
     return case
 
 
