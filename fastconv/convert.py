@@ -87,7 +87,9 @@ class ConversionReport:
         return as_text(self)
 
 
-def convert(model: torch.nn.Module, *, backend: str | None = None) -> ConversionReport:
+def convert(
+    model: torch.nn.Module, *, backend: str | None = None, memory_format: torch.memory_format | None = None
+) -> ConversionReport:
     """Makes every torch.nn.Conv2d, ConvTranspose2d and MaxPool2d in the model a fastconv.nn one, in place.
 
     Only exact instances are replaced, and those whose parametrization is all that makes them a subclass: what another subclass
@@ -95,13 +97,16 @@ def convert(model: torch.nn.Module, *, backend: str | None = None) -> Conversion
 
     Args:
         backend: what the layers are to insist on; None or "auto" lets each choose.
+        memory_format: torch.channels_last lays the weights of the converted layers so, as `module.to(memory_format=...)` does.
+            Their outputs are channels_last then whatever the input is, so the whole model runs without turning tensors, and the
+            tensor-core kernels read weights and pixels as they are. torch.contiguous_format turns them back; None leaves them.
 
     Returns:
         A report to print: each layer and what replaced it, or why it was left.
 
     Raises:
         TypeError: the model is not a torch.nn.Module, or is a TorchScript module, whose code is fixed.
-        ValueError: an unknown backend.
+        ValueError: an unknown backend, or another memory format.
 
     >>> import torch, fastconv
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
@@ -112,6 +117,10 @@ def convert(model: torch.nn.Module, *, backend: str | None = None) -> Conversion
     2
     """
     arguments.backend("convert", backend)
+    if memory_format not in (None, torch.channels_last, torch.contiguous_format):
+        raise ValueError(
+            f"convert: memory_format is {memory_format}, but must be torch.channels_last, torch.contiguous_format or None"
+        )
     layers = []
     for names, module in _named_once(model, "convert"):
         if not _is_candidate(module):
@@ -123,6 +132,8 @@ def convert(model: torch.nn.Module, *, backend: str | None = None) -> Conversion
             module.__dict__[_MARK] = True
             if backend is not None:
                 module.backend = backend
+            if memory_format is not None:
+                module.to(memory_format=memory_format)
         layers.append(ConvertedLayer(names, was, "" if reason else _full_name(type(module)), reason))
     return ConversionReport(tuple(layers))
 

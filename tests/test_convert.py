@@ -221,3 +221,30 @@ def test_report_prints_names_and_reasons():
     assert "1 layers converted, 1 left" in text
     assert "fastconv.nn.Conv2d" in text
     assert "Doubled" in text
+
+
+def test_channels_last_reaches_the_weights_and_every_output():
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Conv2d(8, 4, 1, groups=2),
+        torch.nn.ConvTranspose2d(4, 6, 2, stride=2),
+    )  # fmt: skip
+    x = torch.randn(2, 3, 12, 12)
+    wanted, keys = model(x), list(model.state_dict())
+    parameters = list(model.parameters())
+    fastconv.convert(model, memory_format=torch.channels_last)
+    assert list(model.state_dict()) == keys
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+    for layer in model:
+        if hasattr(layer, "weight"):
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+        x = layer(x)
+        assert x.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(x, wanted)
+    fastconv.revert(model)
+    fastconv.convert(model, memory_format=torch.contiguous_format)
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
+def test_other_memory_formats_are_refused():
+    with pytest.raises(ValueError, match=r"must be torch\.channels_last"):
+        fastconv.convert(torch.nn.Conv2d(1, 1, 1), memory_format=torch.preserve_format)
