@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from fastconv.backends import unfused
 from fastconv.plan import Candidate
-from fastconv.problem import ConvProblem, FusedProblem, Problem
+from fastconv.problem import FusedProblem, Problem
 
 #: Modules that hold kernel families, as `FAMILIES`.
 _MODULES = (
@@ -21,11 +22,17 @@ _MODULES = (
     "packed",
     "grouped",
     "grouped_wgrad",
+    "folded",
     "channel_sum",
     "max_pool",
+    "max_pool_global",
+    "conv_max_pool",
+    "conv_global_max",
 )
 #: Compute capability, times ten, of the first GPUs with bfloat16 and asynchronous copies.
 _OLDEST = 80
+#: How many times the best predicted time a candidate may have and still be tried.
+_HOPELESS = 3.0
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -51,9 +58,13 @@ class TritonBackend:
             if problem.op in family.ops
             for config in family.configs(problem)
         ]
+        if problem.target.device_type == "cuda":
+            found = _without_hopeless(found)
         if isinstance(problem, FusedProblem):
             found.append(unfused.candidate(self, problem))
-        return sorted(found, key=lambda candidate: (not candidate.legal, candidate.predicted_seconds or 0.0))
+        # CPU tensors are there to test the kernels, so a fused one is run even where the interpreter is quicker without it.
+        last = unfused.KERNEL if problem.target.device_type == "cpu" else None
+        return sorted(found, key=lambda one: (not one.legal, one.kernel == last, one.predicted_seconds or 0.0))
 
     def plan(self, problem: Problem, candidate: Candidate) -> Any:
         """The candidate, ready to run. ValueError where it is not legal for the problem."""
@@ -79,14 +90,26 @@ class TritonBackend:
         return Candidate(self.name, family.name, str(config), reason, costs.seconds, costs.details())
 
 
+def _without_hopeless(candidates: list[Candidate]) -> list[Candidate]:
+    """Rejects what the model predicts to be far from the best, so that no tuner tries it; each family keeps its best."""
+    legal = sorted((one for one in candidates if one.legal), key=lambda one: one.predicted_seconds or 0.0)
+    kept = {one.kernel: one for one in reversed(legal)}
+    judged = []
+    for one in candidates:
+        seconds = one.predicted_seconds or 0.0
+        if one.legal and seconds > _HOPELESS * (legal[0].predicted_seconds or 0.0) and kept[one.kernel] is not one:
+            best = f"{legal[0].kernel} {legal[0].config} {(legal[0].predicted_seconds or 0.0) * 1e6:.1f} us"
+            one = dataclasses.replace(one, reason=f"predicted {seconds * 1e6:.1f} us, of {best}")
+        judged.append(one)
+    return judged
+
+
 def _unsupported(problem: Problem) -> str:
     """Why no kernel can run the problem; empty where some can."""
     if problem.dtype not in _TYPES:
         return f"no kernels for {problem.dtype}"
     if problem.target.device_type == "cuda" and problem.target.capability < _OLDEST:
         return f"needs compute capability {_OLDEST / 10}, this GPU has {problem.target.capability / 10}"
-    if isinstance(problem, ConvProblem) and problem.padding_mode != "zeros":
-        return f"padding mode {problem.padding_mode}: these kernels know zeros only"
     return ""
 
 

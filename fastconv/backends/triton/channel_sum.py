@@ -49,7 +49,7 @@ def channel_sum_kernel(
     channel_offsets = widen(channel, WIDE) * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
     channel_valid = channel < channels
     total = tl.full([BLOCK_C, BLOCK_PIXELS], 0.0, ACCUMULATOR)
-    first = widen(part, WIDE) * pixels_per_part
+    first = widen(part, WIDE) * aligned(pixels_per_part, BLOCK_PIXELS)  # where loads start decides how wide they are
     for start in range(first, tl.minimum(first + pixels_per_part, pixels), BLOCK_PIXELS):
         pixel = widen(start + tl.arange(0, BLOCK_PIXELS), WIDE)
         row = divide(pixel, width, width_magic, width_shift, WIDE or PIXELS_MINOR)
@@ -97,13 +97,13 @@ _PIXELS_MINOR = (SumConfig(1, 4096, 4), SumConfig(4, 1024, 4), SumConfig(16, 256
 _REDUCTION_BLOCK = 128
 
 
-def _configs(x: Operand) -> tuple[SumConfig, ...]:
+def sum_configs(x: Operand) -> tuple[SumConfig, ...]:
     return _CHANNELS_MINOR if OperandHints.of(x).channels_minor_to(2, 3) else _PIXELS_MINOR
 
 
 def _default(x: Operand) -> SumConfig:
     """For the bias gradient, which has no configuration of its own: the widest that C or H*W fills."""
-    configs = _configs(x)
+    configs = sum_configs(x)
     extent = x.sizes[1] if configs is _CHANNELS_MINOR else x.sizes[2] * x.sizes[3]
     blocks = {config: config.block_c if configs is _CHANNELS_MINOR else config.block_pixels for config in configs}
     return next((config for config, block in blocks.items() if block <= extent), configs[-1])
@@ -134,7 +134,7 @@ def launches_of(
     """The two launches that add x [N, C, H, W] into the role "sums" [C]."""
     config = config or _default(x)
     parts = _parts(x, target, config)
-    pixels_minor = _configs(x) is _PIXELS_MINOR
+    pixels_minor = sum_configs(x) is _PIXELS_MINOR
     x = one_row(x) if rows_end_to_end(x) else x
     batch, channels, height, width = x.sizes
     pixels = batch * height * width
@@ -172,7 +172,7 @@ class ChannelSum:
     ops = ("channel_sum",)
 
     def configs(self, problem: ChannelSumProblem) -> tuple[SumConfig, ...]:
-        return _configs(problem.x)
+        return sum_configs(problem.x)
 
     def rejection(self, problem: ChannelSumProblem, config: SumConfig) -> str:
         return ""

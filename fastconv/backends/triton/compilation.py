@@ -6,6 +6,7 @@ Triton carries its own assembler and disassembler, so this needs neither a GPU n
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import subprocess
 import tempfile
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import torch
 import triton
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.compiler.compiler import make_backend
 
 from fastconv.backends.triton.runtime import Launch, language_lock
 
@@ -76,6 +79,27 @@ def source_of(launch: Launch, types: Mapping[str, torch.dtype | None]) -> ASTSou
             signature[name] = "constexpr"
             constants[(index,)] = launch.constants.get(name)
     return ASTSource(kernel.compiled, signature, constants, attributes)
+
+
+def digest(launch: Launch, types: Mapping[str, torch.dtype | None], capability: int) -> str:
+    """Names what the assembler would be given: two launches with the same digest compile to the same code.
+
+    It is a hash of Triton's simplified intermediate code without source locations, and of everything else that the compiler
+    looks at. It takes some fifty milliseconds, compiling takes seconds.
+    """
+    target = GPUTarget("cuda", capability, 32)
+    backend = make_backend(target)
+    options = backend.parse_options(launch.options())
+    source = source_of(launch, types)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    with language_lock:
+        functions, modules = backend.get_codegen_implementation(options), backend.get_module_map()
+        module = source.make_ir(target, options, functions, modules, context)
+        module = backend.make_ttir(module, {}, options, capability)
+    text = "\n".join((triton.__version__, str(capability), str(sorted(launch.options().items())), module.str_nodebug()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def compile_launch(launch: Launch, types: Mapping[str, torch.dtype | None], capability: int) -> Compiled:

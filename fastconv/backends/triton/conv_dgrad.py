@@ -21,13 +21,14 @@ from fastconv.backends.triton.gemm import (
     TileConfig,
     accumulator_of,
     collapsed,
+    instruction_precision,
     is_pointwise,
-    precision_of,
     vector_along,
 )
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.implicit_gemm import accumulate, finish
 from fastconv.backends.triton.numerics import aligned, stride_of, widen
+from fastconv.backends.triton.padding import unfolded
 from fastconv.backends.triton.runtime import Launch, device_function, kernel
 from fastconv.problem import ConvProblem
 
@@ -62,7 +63,7 @@ def conv_dgrad_kernel(
     Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr,
     ROW_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr, K_ALIGNMENT: tl.constexpr,
     Y_PIXELS_MINOR: tl.constexpr, W_FILTERS_MINOR: tl.constexpr, X_PIXELS_MINOR: tl.constexpr,
-    BOUNDS: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, TAPS_INNER: tl.constexpr,
+    PADDING: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, TAPS_INNER: tl.constexpr,
     PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -111,7 +112,7 @@ def conv_dgrad_kernel(
         filter_offset += first_k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT)
     p = i
     q = j
-    if BOUNDS:
+    if PADDING != "none":
         p += first_p
         q += first_q
     accumulator = tl.full([BLOCK_M, BLOCK_N], 0.0, ACCUMULATOR)
@@ -124,7 +125,7 @@ def conv_dgrad_kernel(
         w_pointer + filter_offset, TAP_STEP_H * w_stride_r, TAP_STEP_W * w_stride_s,
         stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT), c * stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT), column_valid,
         tl.minimum(taps_h * taps_w, most_taps), taps_h, taps_w, group_filters,
-        BLOCK_K, BOUNDS, Y_PIXELS_MINOR, EVEN_K, EVEN_N, Y_PIXELS_MINOR, W_FILTERS_MINOR, TAPS_INNER, PRECISION, WIDE,
+        BLOCK_K, PADDING, 0.0, Y_PIXELS_MINOR, EVEN_K, EVEN_N, Y_PIXELS_MINOR, W_FILTERS_MINOR, TAPS_INNER, PRECISION, WIDE,
     )  # fmt: skip
 
     finish(
@@ -204,6 +205,9 @@ class ConvDgrad(GemmFamily):
             ),
         )
 
+    def rejection(self, problem: ConvProblem, config: TileConfig) -> str:
+        return unfolded(problem) or super().rejection(problem, config)
+
     def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
         problem = collapsed(problem)
         shape = self.shape(problem, config)
@@ -244,18 +248,22 @@ class ConvDgrad(GemmFamily):
             "Y_PIXELS_MINOR": not y.channels_minor_to(2, 3),
             "W_FILTERS_MINOR": not w.channels_minor_to(0),
             "X_PIXELS_MINOR": not x.channels_minor_to(2, 3),
-            "BOUNDS": not _taps_stay_inside(problem),
+            "PADDING": "none"
+            if _taps_stay_inside(problem)
+            else "zeros",  # of dy: beyond its borders there are no outputs
             "EVEN_K": shape.k % config.block_k == 0,
             "EVEN_N": shape.n % config.block_n == 0,
             "TAPS_INNER": shape.taps > ceil_div(shape.k, config.block_k),
-            "PRECISION": precision_of(problem),
+            "PRECISION": instruction_precision(problem),
             "ACCUMULATOR": accumulator_of(problem.dtype),
             "WIDE": is_wide(problem, shape.m),
             "HALVES": config.finishes_by_halves(),
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * shape.batches * channel_tiles
-        return [Launch(conv_dgrad_kernel, programs, scalars, constants, **config.launch_options())]
+        return [
+            Launch(conv_dgrad_kernel, programs, scalars, constants, **config.launch_options(problem.dtype.itemsize))
+        ]
 
 
 def _taps_stay_inside(problem: ConvProblem) -> bool:

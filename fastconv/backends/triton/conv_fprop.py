@@ -15,13 +15,14 @@ from fastconv.backends.triton.gemm import (
     TileConfig,
     accumulator_of,
     collapsed,
+    instruction_precision,
     is_pointwise,
-    precision_of,
     vector_along,
 )
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.implicit_gemm import accumulate, finish
 from fastconv.backends.triton.numerics import aligned, stride_of, widen
+from fastconv.backends.triton.padding import padding_constants
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.problem import ConvProblem
 
@@ -45,7 +46,7 @@ def conv_fprop_kernel(
     Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, RESIDUAL_ALIGNMENT: tl.constexpr,
     Q_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr, K_ALIGNMENT: tl.constexpr,
     X_PIXELS_MINOR: tl.constexpr, W_CHANNELS_MINOR: tl.constexpr, Y_PIXELS_MINOR: tl.constexpr,
-    BOUNDS: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, TAPS_INNER: tl.constexpr,
+    PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, TAPS_INNER: tl.constexpr,
     PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -74,7 +75,7 @@ def conv_fprop_kernel(
 
     h = p * STRIDE_H
     w = q * STRIDE_W
-    if BOUNDS:
+    if PADDING != "none":
         h -= pad_top
         w -= pad_left
     image_offsets = n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
@@ -89,7 +90,8 @@ def conv_fprop_kernel(
         w_pointer, stride_of(w_stride_r, 2, W_UNIT, W_ALIGNMENT), stride_of(w_stride_s, 3, W_UNIT, W_ALIGNMENT),
         stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT), k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT), column_valid,
         taps, R, S, group_channels,
-        BLOCK_K, BOUNDS, X_PIXELS_MINOR, EVEN_K, EVEN_N, X_PIXELS_MINOR, W_CHANNELS_MINOR, TAPS_INNER, PRECISION, WIDE,
+        BLOCK_K, PADDING, PADDING_VALUE, X_PIXELS_MINOR, EVEN_K, EVEN_N, X_PIXELS_MINOR, W_CHANNELS_MINOR, TAPS_INNER,
+        PRECISION, WIDE,
     )  # fmt: skip
 
     p = widen(p, WIDE)
@@ -213,18 +215,20 @@ class ConvFprop(GemmFamily):
             "X_PIXELS_MINOR": not x.channels_minor_to(2, 3),
             "W_CHANNELS_MINOR": w.channels_minor_to(0),
             "Y_PIXELS_MINOR": not y.channels_minor_to(2, 3),
-            "BOUNDS": any(problem.padding),
+            **padding_constants(problem),
             "EVEN_K": shape.k % config.block_k == 0,
             "EVEN_N": shape.n % config.block_n == 0,
             "TAPS_INNER": shape.taps > ceil_div(shape.k, config.block_k),
-            "PRECISION": precision_of(problem),
+            "PRECISION": instruction_precision(problem),
             "ACCUMULATOR": accumulator_of(problem.dtype),
             "WIDE": is_wide(problem, shape.m),
             "HALVES": config.finishes_by_halves(),
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
-        return [Launch(conv_fprop_kernel, programs, scalars, constants, **config.launch_options())]
+        return [
+            Launch(conv_fprop_kernel, programs, scalars, constants, **config.launch_options(problem.dtype.itemsize))
+        ]
 
 
 FAMILIES = (ConvFprop(),)

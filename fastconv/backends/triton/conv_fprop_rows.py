@@ -10,10 +10,18 @@ from __future__ import annotations
 import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
-from fastconv.backends.triton.gemm import GemmFamily, GemmShape, TileConfig, accumulator_of, precision_of, vector_along
+from fastconv.backends.triton.gemm import (
+    GemmFamily,
+    GemmShape,
+    TileConfig,
+    accumulator_of,
+    instruction_precision,
+    vector_along,
+)
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.implicit_gemm import finish, load_tile, shifted_tile
 from fastconv.backends.triton.numerics import aligned, multiply_accumulate, stride_of, widen
+from fastconv.backends.triton.padding import padding_constants
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.problem import ConvProblem
 
@@ -37,6 +45,7 @@ def conv_fprop_rows_kernel(
     Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, RESIDUAL_ALIGNMENT: tl.constexpr,
     Q_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr, K_ALIGNMENT: tl.constexpr,
     X_PIXELS_MINOR: tl.constexpr, W_CHANNELS_MINOR: tl.constexpr, Y_PIXELS_MINOR: tl.constexpr, EVEN_N: tl.constexpr,
+    PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr,
     PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -80,13 +89,13 @@ def conv_fprop_rows_kernel(
         if X_PIXELS_MINOR:
             transposed = shifted_tile(
                 x_pointer, depth * 0, shift_w, channel_offsets, depth_valid, h + r * DILATION_H, w, image_offsets,
-                row_valid, height, width, x_stride_h, x_stride_w, WIDE,
+                row_valid, height, width, x_stride_h, x_stride_w, PADDING, PADDING_VALUE, WIDE,
             )  # fmt: skip
             left = tl.trans(transposed)
         else:
             left = shifted_tile(
                 x_pointer, h + r * DILATION_H, w, image_offsets, row_valid, depth * 0, shift_w, channel_offsets,
-                depth_valid, height, width, x_stride_h, x_stride_w, WIDE,
+                depth_valid, height, width, x_stride_h, x_stride_w, PADDING, PADDING_VALUE, WIDE,
             )  # fmt: skip
         right = load_tile(
             w_pointer + widen(r, WIDE) * w_stride_r, depth_offsets, filter_offsets, depth_valid, column_valid,
@@ -134,11 +143,10 @@ _CONFIGS = {
         TileConfig(64, 16, 16, 3, 4),
     ),
     "float": (
-        TileConfig(64, 64, 32, 2, 8),
+        TileConfig(64, 32, 32, 2, 8),
         TileConfig(32, 16, 32, 2, 4),
         TileConfig(64, 64, 16, 2, 4),
         TileConfig(32, 16, 16, 2, 4),
-        TileConfig(32, 16, 64, 2, 4),
     ),
     "double": (),
 }
@@ -206,14 +214,19 @@ class ConvFpropRows(GemmFamily):
             "W_CHANNELS_MINOR": w.channels_minor_to(0),
             "Y_PIXELS_MINOR": not y.channels_minor_to(2, 3),
             "EVEN_N": shape.n % config.block_n == 0,
-            "PRECISION": precision_of(problem),
+            **padding_constants(problem),
+            "PRECISION": instruction_precision(problem),
             "ACCUMULATOR": accumulator_of(problem.dtype),
             "WIDE": is_wide(problem, shape.m),
             "HALVES": config.finishes_by_halves(),
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
-        return [Launch(conv_fprop_rows_kernel, programs, scalars, constants, **config.launch_options())]
+        options = config.launch_options(problem.dtype.itemsize)
+        if constants["PRECISION"] == "ieee":
+            # Products without tensor cores keep a slice of both operands in registers, beside masks of single elements.
+            options["max_registers"] = 255
+        return [Launch(conv_fprop_rows_kernel, programs, scalars, constants, **options)]
 
 
 FAMILIES = (ConvFpropRows(),)

@@ -19,14 +19,15 @@ from fastconv.backends.triton.gemm import (
     GemmShape,
     TileConfig,
     accumulator_of,
+    instruction_precision,
     is_pointwise,
-    precision_of,
     sum_dtype,
     vector_along,
 )
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
 from fastconv.backends.triton.implicit_gemm import load_tile, shifted_tile
-from fastconv.backends.triton.numerics import aligned, divide, multiply_accumulate, narrow, stride_of, widen
+from fastconv.backends.triton.numerics import aligned, divide, multiply_accumulate, narrow, stride_of, turned, widen
+from fastconv.backends.triton.padding import comes_from_the_image, padded_index, padding_constants, with_constant
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.problem import ConvProblem, Operand
 
@@ -49,7 +50,7 @@ def conv_wgrad_kernel(
     Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr,
     Q_ALIGNMENT: tl.constexpr, C_ALIGNMENT: tl.constexpr, K_ALIGNMENT: tl.constexpr,
     X_PIXELS_MINOR: tl.constexpr, Y_PIXELS_MINOR: tl.constexpr,
-    BOUNDS: tl.constexpr, EVEN_M: tl.constexpr, EVEN_K: tl.constexpr, ONE_TAP: tl.constexpr,
+    PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr, EVEN_M: tl.constexpr, EVEN_K: tl.constexpr, ONE_TAP: tl.constexpr,
     PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -83,13 +84,13 @@ def conv_wgrad_kernel(
     s = tap - r * S
     tap_h = r * DILATION_H
     tap_w = s * DILATION_W
-    if BOUNDS:
+    if PADDING != "none":
         tap_h -= pad_top
         tap_w -= pad_left
     channel_offsets = widen(group * group_channels + channel, WIDE) * x_stride_c
 
     accumulator = tl.full([BLOCK_M, BLOCK_N], 0.0, ACCUMULATOR)
-    first = widen(split, WIDE) * pixels_per_split
+    first = widen(split, WIDE) * aligned(pixels_per_split, BLOCK_K)  # where loads start decides how wide they are
     for start in range(first, tl.minimum(first + pixels_per_split, pixels), BLOCK_K):
         pixel = widen(start + tl.arange(0, BLOCK_K), WIDE)
         pixel_valid = pixel < pixels
@@ -113,25 +114,32 @@ def conv_wgrad_kernel(
         if ONE_TAP:
             h += tap_h
             w += tap_w
-            if BOUNDS:
-                pixel_valid = pixel_valid & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-                h = tl.minimum(tl.maximum(h, 0), height - 1)
-                w = tl.minimum(tl.maximum(w, 0), width - 1)
+            inside = pixel_valid
+            if PADDING != "none":
+                inside = comes_from_the_image(pixel_valid, h, height, w, width, PADDING)
+                h = padded_index(h, height, PADDING)
+                w = padded_index(w, width, PADDING)
             right = load_tile(
                 x_pointer, image_offsets + (widen(h, WIDE) * x_stride_h + widen(w, WIDE) * x_stride_w), channel_offsets,
-                pixel_valid, column_valid, BOUNDS or not EVEN_K, False, X_PIXELS_MINOR,
+                inside, column_valid, PADDING == "zeros" or PADDING == "constant" or not EVEN_K, False, X_PIXELS_MINOR,
             )  # fmt: skip
+            if PADDING == "constant":
+                right = with_constant(right, (pixel_valid & ~inside)[:, None], PADDING, PADDING_VALUE)
         elif X_PIXELS_MINOR:
             transposed = shifted_tile(
                 x_pointer, tap_h, tap_w, channel_offsets, column_valid, h, w, image_offsets, pixel_valid,
-                height, width, x_stride_h, x_stride_w, WIDE,
+                height, width, x_stride_h, x_stride_w, PADDING, PADDING_VALUE, WIDE,
             )  # fmt: skip
             right = tl.trans(transposed)
         else:
             right = shifted_tile(
                 x_pointer, h, w, image_offsets, pixel_valid, tap_h, tap_w, channel_offsets, column_valid,
-                height, width, x_stride_h, x_stride_w, WIDE,
+                height, width, x_stride_h, x_stride_w, PADDING, PADDING_VALUE, WIDE,
             )  # fmt: skip
+        if not Y_PIXELS_MINOR:
+            left = turned(left, PRECISION)
+        if not X_PIXELS_MINOR:
+            right = turned(right, PRECISION)
         accumulator = multiply_accumulate(left, right, accumulator, PRECISION, BLOCK_K)
 
     valid = filter_valid[:, None] & column_valid[None, :]
@@ -309,17 +317,19 @@ class ConvWgrad(GemmFamily):
             "K_ALIGNMENT": alignment(shape.m),
             "X_PIXELS_MINOR": not x.channels_minor_to(2, 3),
             "Y_PIXELS_MINOR": not y.channels_minor_to(2, 3),
-            "BOUNDS": any(problem.padding),
+            **padding_constants(problem),
             "EVEN_M": shape.m % config.block_m == 0,
             "EVEN_K": shape.k % config.block_k == 0,
             "ONE_TAP": group_channels % config.block_n == 0,
-            "PRECISION": precision_of(problem),
+            "PRECISION": instruction_precision(problem),
             "ACCUMULATOR": accumulator,
             "WIDE": wide,
             **config.blocks(),
         }
         programs = shape.splits * problem.groups * filter_tiles * column_tiles
-        launches = [Launch(conv_wgrad_kernel, programs, scalars, constants, **config.launch_options())]
+        launches = [
+            Launch(conv_wgrad_kernel, programs, scalars, constants, **config.launch_options(problem.dtype.itemsize))
+        ]
         if shape.splits > 1:
             launches.append(add_splits(problem.w, problem.dtype, shape.splits, wide))
         if problem.has_bias:

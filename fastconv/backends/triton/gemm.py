@@ -38,11 +38,11 @@ class TileConfig:
         """Elements of the output tile that one thread holds."""
         return self.block_m * self.block_n // (32 * self.num_warps)
 
-    def launch_options(self) -> dict[str, int]:
+    def launch_options(self, itemsize: int = 2) -> dict[str, int]:
         """Registers enough for the accumulators and the loads in flight, few enough for two to four blocks of four warps."""
         registers = 128
         if self.accumulators() > 16:
-            small = self.accumulators() <= 32 and self.block_k <= 32 and self.num_warps <= 4
+            small = self.accumulators() <= 32 and self.block_k * itemsize <= 64 and self.num_warps <= 4
             registers = 168 if small else 255
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "max_registers": registers}
 
@@ -74,6 +74,13 @@ def precision_of(problem: ConvProblem) -> str:
     return "tf32" if problem.dtype == torch.float32 and problem.allow_tf32 else "ieee"
 
 
+def instruction_precision(problem: ConvProblem) -> str:
+    """The same as kernels take it: TF32 by the GPU's generation, because operands reach its products in different ways."""
+    precision = precision_of(problem)
+    generations = {9: "tf32_hopper", 10: "tf32_blackwell", 11: "tf32_blackwell"}
+    return generations.get(problem.target.capability // 10, precision) if precision == "tf32" else precision
+
+
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     """What sums of products are kept in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -90,8 +97,14 @@ def useful_share(shape: GemmShape, config: TileConfig) -> float:
     return share
 
 
-def estimate(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> Estimate:
-    """A roofline over whole waves of programs: products, operand traffic from cache, load instructions, and memory."""
+def estimate(
+    problem: ConvProblem, shape: GemmShape, config: TileConfig, bytes_moved: int | None = None, held: int = 0
+) -> Estimate:
+    """A roofline over whole waves of programs: products, operand traffic from cache, load instructions, and memory.
+
+    A kernel that fuses more to the convolution moves other bytes than its operands, and holds more registers.
+    """
+    bytes_moved = problem.compulsory_bytes() if bytes_moved is None else bytes_moved
     tiles = ceil_div(shape.m, config.block_m) * ceil_div(shape.n, config.block_n)
     programs = tiles * shape.batches * shape.splits
     steps = ceil_div(shape.taps * ceil_div(shape.k, config.block_k), shape.splits)
@@ -115,9 +128,7 @@ def estimate(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> Esti
         memory = rates.memory_bytes_per_second * problem.target.multiprocessors
         splitting = 2 * shape.splits * shape.m * shape.n * shape.batches * 4 if shape.splits > 1 else 0
         latency = 600 * (steps + 2 * config.num_stages) / config.num_stages  # of loads that the pipeline does not hide
-        seconds = max(
-            waves * max(clocks * steps, latency) / rates.clock, (problem.compulsory_bytes() + splitting) / memory
-        )
+        seconds = max(waves * max(clocks * steps, latency) / rates.clock, (bytes_moved + splitting) / memory)
         seconds += LAUNCH_SECONDS * (2 if shape.splits > 1 else 1)
     return Estimate(
         seconds=seconds,
@@ -125,7 +136,7 @@ def estimate(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> Esti
         steps=steps,
         useful=useful_share(shape, config),
         shared_bytes=shared_bytes(problem, config),
-        registers=_registers(problem, shape, config),
+        registers=_registers(problem, shape, config) + held,
     )
 
 
@@ -133,6 +144,7 @@ def estimate(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> Esti
 #: address and mask, for vectors of the left and right operand before Hopper and since, and for single elements.
 _BASE_REGISTERS = 40
 _VECTOR_REGISTERS = {False: (15, 6), True: (8, 4)}
+_LONGER_ELEMENTS = {False: (15, 8), True: (8, 4)}  # than two bytes
 _ELEMENT_REGISTERS = {2: 2.9, 4: 3.6, 8: 4.0}
 _COSTLY_ACTIVATIONS = ("silu", "gelu", "sigmoid", "tanh")
 
@@ -141,7 +153,7 @@ def _registers(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> in
     """Of one thread: accumulators, the loads of one step, and what an epilogue takes while the accumulators are alive."""
     itemsize = problem.dtype.itemsize
     total = config.accumulators() * (2 if itemsize == 8 else 1) + _BASE_REGISTERS
-    vector_costs = _VECTOR_REGISTERS[problem.target.capability >= 90]
+    vector_costs = (_VECTOR_REGISTERS if itemsize == 2 else _LONGER_ELEMENTS)[problem.target.capability >= 90]
     operands = ((config.block_m, shape.left_vector), (config.block_n, shape.right_vector))
     for (block, vector), vector_cost in zip(operands, vector_costs, strict=True):
         loads = block * config.block_k / (32 * config.num_warps * vector)
@@ -173,6 +185,28 @@ def shared_bytes(problem: ConvProblem, config: TileConfig) -> int:
     return max(stages, config.block_m * config.block_n * itemsize)
 
 
+def tiles_for(problem: ConvProblem, tiles: Mapping[str, tuple[TileConfig, ...]]) -> tuple[TileConfig, ...]:
+    """The list for the problem's kind of arithmetic."""
+    if problem.dtype in (torch.float16, torch.bfloat16):
+        return tiles["half"]
+    return tiles[{"fma": "double", "tf32": "tf32", "ieee": "float"}[precision_of(problem)]]
+
+
+def tile_rejection(
+    problem: ConvProblem, config: TileConfig, costs: Estimate, shares: Mapping[TileConfig, float]
+) -> str:
+    """Why a tile cannot run or is not worth trying; `shares` are the useful shares of all tiles of its list."""
+    limit = architecture(problem.target).shared_bytes
+    if costs.shared_bytes > limit:
+        return f"needs {costs.shared_bytes} bytes of shared memory, of {limit}"
+    if costs.registers > REGISTERS_PER_THREAD:
+        return f"needs about {costs.registers} registers a thread, of {REGISTERS_PER_THREAD}"
+    best = max(shares, key=shares.__getitem__)
+    if costs.useful < shares[best] / 2:
+        return f"{costs.useful:.1%} of its tiles would be useful, of {best} {shares[best]:.1%}"
+    return ""
+
+
 class GemmFamily:
     """What the implicit-GEMM passes share. `tiles` holds a list of configurations for each kind of arithmetic."""
 
@@ -182,9 +216,7 @@ class GemmFamily:
         raise NotImplementedError
 
     def configs(self, problem: ConvProblem) -> tuple[TileConfig, ...]:
-        if problem.dtype in (torch.float16, torch.bfloat16):
-            return self.tiles["half"]
-        return self.tiles[{"fma": "double", "tf32": "tf32", "ieee": "float"}[precision_of(problem)]]
+        return tiles_for(problem, self.tiles)
 
     def estimate(self, problem: ConvProblem, config: TileConfig) -> Estimate:
         return estimate(problem, self.shape(collapsed(problem), config), config)
@@ -194,17 +226,10 @@ class GemmFamily:
 
     def rejection(self, problem: ConvProblem, config: TileConfig) -> str:
         """Why this tile cannot run, or why no tuner should try it. The tile that wastes least is never rejected for waste."""
-        costs = self.estimate(problem, config)
-        limit = architecture(problem.target).shared_bytes
-        if costs.shared_bytes > limit:
-            return f"needs {costs.shared_bytes} bytes of shared memory, of {limit}"
-        if costs.registers > REGISTERS_PER_THREAD:
-            return f"needs about {costs.registers} registers a thread, of {REGISTERS_PER_THREAD}"
+        if problem.groups == problem.w.sizes[0] == problem.x.sizes[1] > 1:
+            return "one channel and one filter a group: there is no matrix product in it"
         shares = {other: useful_share(self.shape(problem, other), other) for other in self.configs(problem)}
-        best = max(shares, key=shares.__getitem__)
-        if costs.useful < shares[best] / 2:
-            return f"{costs.useful:.1%} of its tiles would be useful, of {best} {shares[best]:.1%}"
-        return ""
+        return tile_rejection(problem, config, self.estimate(problem, config), shares)
 
 
 def is_pointwise(problem: ConvProblem) -> bool:

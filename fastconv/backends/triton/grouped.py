@@ -16,6 +16,13 @@ from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, stride_of, widen
+from fastconv.backends.triton.padding import (
+    along_the_image,
+    padded_index,
+    padding_constants,
+    unfolded,
+    with_constant,
+)
 from fastconv.backends.triton.runtime import Launch, device_function, kernel
 from fastconv.backends.triton.spatial import (
     MOST_UNROLLED,
@@ -61,7 +68,7 @@ def grouped_fprop_kernel(
     X_UNIT: tl.constexpr, X_ALIGNMENT: tl.constexpr, W_UNIT: tl.constexpr, W_ALIGNMENT: tl.constexpr,
     Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, RESIDUAL_ALIGNMENT: tl.constexpr,
     K_ALIGNMENT: tl.constexpr, COLUMN_ALIGNMENT: tl.constexpr, CHANNELS_MINOR: tl.constexpr, UNROLL: tl.constexpr,
-    ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
+    PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     filters = aligned(filters, K_ALIGNMENT)
@@ -85,8 +92,8 @@ def grouped_fprop_kernel(
     for channel in range(0, GROUP_CHANNELS):
         for r in range(0, R):
             row = h + r * DILATION_H
-            row_valid = filter_valid & (row >= 0) & (row < height)
-            row = widen(tl.minimum(tl.maximum(row, 0), height - 1), WIDE)
+            row_valid = along_the_image(filter_valid, row, height, PADDING)
+            row = widen(padded_index(row, height, PADDING), WIDE)
             image_offsets = (
                 n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
                 + widen(first_channel + channel, WIDE) * x_stride_c
@@ -99,9 +106,10 @@ def grouped_fprop_kernel(
             )
             for s in tl.range(0, S, loop_unroll_factor=UNROLL):
                 column = w + s * DILATION_W
-                inside = row_valid & (column >= 0) & (column < width)
-                column = widen(tl.minimum(tl.maximum(column, 0), width - 1), WIDE)
+                inside = along_the_image(row_valid, column, width, PADDING)
+                column = widen(padded_index(column, width, PADDING), WIDE)
                 x = tl.load(x_pointer + (image_offsets + column * x_stride_w), mask=inside, other=0.0)
+                x = with_constant(x, ~inside, PADDING, PADDING_VALUE)
                 weight = tl.load(w_pointer + (filter_offsets + s * w_stride_s), mask=filter_valid, other=0.0)
                 accumulator += raised(x, ACCUMULATOR) * raised(weight, ACCUMULATOR)
 
@@ -198,6 +206,11 @@ def grouped_dgrad_kernel(
     tl.store(x_pointer + offsets, narrow(activate(accumulator, ACTIVATION), x_pointer.dtype.element_ty), mask=valid)
 
 
+def _launch_options(problem: ConvProblem, config: SpatialConfig) -> dict[str, int]:
+    """Sums of float64 take two registers; in groups of several channels, neighbours do not share addresses."""
+    return config.launch_options(2 if problem.dtype.itemsize == 8 or problem.w.sizes[1] > 1 else 1)
+
+
 class _Grouped:
     """What fprop and dgrad share; `output` is the operand that a pass writes."""
 
@@ -208,9 +221,13 @@ class _Grouped:
         return spatial_configs(self.output(problem))
 
     def rejection(self, problem: ConvProblem, config: SpatialConfig) -> str:
-        channels = problem.w.sizes[1]
+        channels, filters = problem.w.sizes[1], problem.w.sizes[0] // problem.groups
         if channels > MOST_GROUP_CHANNELS:
             return f"{channels} channels a group: this kernel is for at most {MOST_GROUP_CHANNELS}"
+        if channels > 1 and filters > MOST_GROUP_CHANNELS:
+            return (
+                f"{filters} filters a group each read its input again: this kernel is for at most {MOST_GROUP_CHANNELS}"
+            )
         return spatial_rejection(self.output(problem), config)
 
     def estimate(self, problem: ConvProblem, config: SpatialConfig) -> Estimate:
@@ -266,8 +283,16 @@ class GroupedFprop(_Grouped):
         residual_strides, residual_constants = operand_arguments(residual=problem.residual)
         filters = problem.y.sizes[1]
         scalars |= {"filters": filters, **residual_strides}
-        constants |= {"K_ALIGNMENT": alignment(filters), **residual_constants}
-        return [Launch(grouped_fprop_kernel, config.programs(problem.y), scalars, constants, config.num_warps)]
+        constants |= {"K_ALIGNMENT": alignment(filters), **residual_constants, **padding_constants(problem)}
+        return [
+            Launch(
+                grouped_fprop_kernel,
+                config.programs(problem.y),
+                scalars,
+                constants,
+                **config.launch_options(problem.dtype.itemsize),
+            )
+        ]
 
 
 class GroupedDgrad(_Grouped):
@@ -277,6 +302,9 @@ class GroupedDgrad(_Grouped):
     def output(self, problem: ConvProblem) -> Operand:
         return problem.x
 
+    def rejection(self, problem: ConvProblem, config: SpatialConfig) -> str:
+        return unfolded(problem) or super().rejection(problem, config)
+
     def launches(self, problem: ConvProblem, config: SpatialConfig) -> list[Launch]:
         scalars, constants = self.geometry(problem, config)
         channels = problem.x.sizes[1]
@@ -284,7 +312,15 @@ class GroupedDgrad(_Grouped):
         constants |= {"C_ALIGNMENT": alignment(channels)}
         for name, u, dilation in zip("HW", problem.stride, problem.dilation, strict=True):
             constants[f"TAP_STEP_{name}"] = u // math.gcd(u, dilation)
-        return [Launch(grouped_dgrad_kernel, config.programs(problem.x), scalars, constants, config.num_warps)]
+        return [
+            Launch(
+                grouped_dgrad_kernel,
+                config.programs(problem.x),
+                scalars,
+                constants,
+                **config.launch_options(problem.dtype.itemsize),
+            )
+        ]
 
 
 FAMILIES = (GroupedFprop(), GroupedDgrad())

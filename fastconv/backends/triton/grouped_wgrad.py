@@ -17,6 +17,7 @@ from fastconv.backends.triton.gemm import accumulator_of, sum_dtype
 from fastconv.backends.triton.grouped import MOST_GROUP_CHANNELS
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
 from fastconv.backends.triton.numerics import aligned, divide, raised, stride_of, sum_over, widen
+from fastconv.backends.triton.padding import comes_from_the_image, padded_index, padding_constants, with_constant
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.target import memory_seconds
 from fastconv.problem import ConvProblem
@@ -36,7 +37,7 @@ def grouped_wgrad_kernel(
     GROUP_CHANNELS: tl.constexpr, GROUP_FILTERS: tl.constexpr,
     X_UNIT: tl.constexpr, X_ALIGNMENT: tl.constexpr, Y_UNIT: tl.constexpr, Y_ALIGNMENT: tl.constexpr,
     K_ALIGNMENT: tl.constexpr, Q_ALIGNMENT: tl.constexpr, PIXELS_MINOR: tl.constexpr,
-    ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
+    PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_PIXELS: tl.constexpr, BLOCK_TAPS: tl.constexpr,
 ):  # fmt: skip
     # Parts x group channels x tap tiles x filter tiles: the programs that read the same pixels run together.
@@ -61,7 +62,7 @@ def grouped_wgrad_kernel(
     x_stride_w = stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT)
     column = tl.arange(0, BLOCK_TAPS)[None, :]
     sums = tl.full([BLOCK_C, BLOCK_TAPS], 0.0, ACCUMULATOR)
-    first = widen(part, WIDE) * pixels_per_part
+    first = widen(part, WIDE) * aligned(pixels_per_part, BLOCK_PIXELS)  # where loads start decides how wide they are
     for start in range(first, tl.minimum(first + pixels_per_part, pixels), BLOCK_PIXELS):
         pixel = widen(start + tl.arange(0, BLOCK_PIXELS), WIDE)
         pixel_valid = pixel < pixels
@@ -83,11 +84,12 @@ def grouped_wgrad_kernel(
             s = first_tap + t - r * S
             h = p * STRIDE_H - PAD_TOP + r * DILATION_H
             w = q * STRIDE_W - PAD_LEFT + s * DILATION_W
-            inside = pixel_valid & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-            h = widen(tl.minimum(tl.maximum(h, 0), height - 1), WIDE)
-            w = widen(tl.minimum(tl.maximum(w, 0), width - 1), WIDE)
+            inside = comes_from_the_image(pixel_valid, h, height, w, width, PADDING)
+            h = widen(padded_index(h, height, PADDING), WIDE)
+            w = widen(padded_index(w, width, PADDING), WIDE)
             offsets = channel_offsets[:, None] + (image_offsets + (h * x_stride_h + w * x_stride_w))[None, :]
             x = tl.load(x_pointer + offsets, mask=filter_valid[:, None] & inside[None, :], other=0.0)
+            x = with_constant(x, filter_valid[:, None] & (pixel_valid & ~inside)[None, :], PADDING, PADDING_VALUE)
             products = sum_over(dy * raised(x, ACCUMULATOR), 1)
             sums += tl.where(column == t, products[:, None], 0.0)
     tap = first_tap + column
@@ -216,6 +218,7 @@ class GroupedWgrad:
             "K_ALIGNMENT": alignment(filters),
             "Q_ALIGNMENT": alignment(out_width),
             "PIXELS_MINOR": self.configs(problem) is _PIXELS_MINOR,
+            **padding_constants(problem),
             "ACCUMULATOR": accumulator_of(problem.dtype),
             "WIDE": wide,
             "BLOCK_C": config.block_c,

@@ -11,7 +11,15 @@ from fastconv.problem import Operand, Problem
 #: Elements beyond which more divisibility buys nothing: sixteen one-byte elements are one vector.
 _MOST = 16
 
-_SUFFIXES = {"x": "nchw", "w": "kcrs", "y": "nkpq", "residual": "nkpq", "offsets": "nkpq", "indices": "nkpq"}
+_SUFFIXES = {
+    "x": "nchw",
+    "padded": "nchw",
+    "w": "kcrs",
+    "y": "nkpq",
+    "residual": "nkpq",
+    "offsets": "nkpq",
+    "indices": "nkpq",
+}
 
 
 def alignment(*values: int) -> int:

@@ -14,7 +14,8 @@ image: a masked load that was moved ahead of its use must not form an address be
 
 import triton.language as tl
 
-from fastconv.backends.triton.numerics import activate, multiply_accumulate, narrow, raised, widen
+from fastconv.backends.triton.numerics import activate, multiply_accumulate, narrow, raised, turned, widen
+from fastconv.backends.triton.padding import comes_from_the_image, padded_index, with_constant
 from fastconv.backends.triton.runtime import device_function
 
 
@@ -55,16 +56,18 @@ def load_tile(
 @device_function
 def shifted_tile(
     pointer, row_h, row_w, row_offsets, row_valid, column_h, column_w, column_offsets, column_valid,
-    height, width, stride_h, stride_w, WIDE: tl.constexpr,
+    height, width, stride_h, stride_w, PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """[ROWS, COLUMNS] where the pixel of an element is the sum of its row's and its column's; zero outside the image."""
+    """[ROWS, COLUMNS] where the pixel of an element is the sum of its row's and its column's; zero where one is not valid."""
     h = row_h[:, None] + column_h[None, :]
     w = row_w[:, None] + column_w[None, :]
-    inside = (h >= 0) & (h < height) & (w >= 0) & (w < width) & row_valid[:, None] & column_valid[None, :]
-    h = widen(tl.minimum(tl.maximum(h, 0), height - 1), WIDE)
-    w = widen(tl.minimum(tl.maximum(w, 0), width - 1), WIDE)
+    valid = row_valid[:, None] & column_valid[None, :]
+    inside = comes_from_the_image(valid, h, height, w, width, PADDING)
+    h = widen(padded_index(h, height, PADDING), WIDE)
+    w = widen(padded_index(w, width, PADDING), WIDE)
     offsets = row_offsets[:, None] + column_offsets[None, :] + (h * stride_h + w * stride_w)
-    return tl.load(pointer + offsets, mask=inside, other=0.0)
+    tile = tl.load(pointer + offsets, mask=inside, other=0.0)
+    return with_constant(tile, valid & ~inside, PADDING, PADDING_VALUE)
 
 
 @device_function
@@ -83,17 +86,18 @@ def _step(
     accumulator, input_pointer, filter_pointer, image_offsets, row_h, row_w, row_valid, height, width,
     input_stride_h, input_stride_w, input_stride_c, shift_h, shift_w, channel, channels,
     tap_offset, filter_stride_c, out_offsets, out_valid,
-    BLOCK_K: tl.constexpr, BOUNDS: tl.constexpr, ROWS_MASKED: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr,
-    INPUT_ROWS_MINOR: tl.constexpr, FILTER_ROWS_MINOR: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_K: tl.constexpr, PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr, ROWS_MASKED: tl.constexpr,
+    EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, INPUT_ROWS_MINOR: tl.constexpr, FILTER_ROWS_MINOR: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One tap, one block of channels."""
     h = row_h + shift_h
     w = row_w + shift_w
     valid = row_valid
-    if BOUNDS:
-        valid = row_valid & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-        h = tl.minimum(tl.maximum(h, 0), height - 1)
-        w = tl.minimum(tl.maximum(w, 0), width - 1)
+    if PADDING != "none":
+        valid = comes_from_the_image(row_valid, h, height, w, width, PADDING)
+        h = padded_index(h, height, PADDING)
+        w = padded_index(w, width, PADDING)
     pixel_offsets = image_offsets + (widen(h, WIDE) * input_stride_h + widen(w, WIDE) * input_stride_w)
     k = channel + tl.arange(0, BLOCK_K)
     k_valid = k < channels
@@ -104,14 +108,20 @@ def _step(
         k * input_stride_c,
         valid,
         k_valid,
-        BOUNDS or ROWS_MASKED,
+        PADDING == "zeros" or PADDING == "constant" or ROWS_MASKED,
         not EVEN_K,
         INPUT_ROWS_MINOR,
     )
+    if PADDING == "constant":
+        left = with_constant(left, (row_valid & ~valid)[:, None] & k_valid[None, :], PADDING, PADDING_VALUE)
     right = load_tile(
         filter_pointer + tap_offset, k * filter_stride_c, out_offsets, k_valid, out_valid,
         not EVEN_K, not EVEN_N, FILTER_ROWS_MINOR,
     )  # fmt: skip
+    if INPUT_ROWS_MINOR:
+        left = turned(left, PRECISION)
+    if not FILTER_ROWS_MINOR:
+        right = turned(right, PRECISION)
     return multiply_accumulate(left, right, accumulator, PRECISION, BLOCK_K)
 
 
@@ -122,9 +132,9 @@ def accumulate(
     input_stride_h, input_stride_w, input_stride_c, shift_step_h, shift_step_w,
     filter_pointer, filter_step_h, filter_step_w, filter_stride_c, out_offsets, out_valid,
     taps, taps_h, taps_w, channels,
-    BLOCK_K: tl.constexpr, BOUNDS: tl.constexpr, ROWS_MASKED: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr,
-    INPUT_ROWS_MINOR: tl.constexpr, FILTER_ROWS_MINOR: tl.constexpr, TAPS_INNER: tl.constexpr, PRECISION: tl.constexpr,
-    WIDE: tl.constexpr,
+    BLOCK_K: tl.constexpr, PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr, ROWS_MASKED: tl.constexpr,
+    EVEN_K: tl.constexpr, EVEN_N: tl.constexpr, INPUT_ROWS_MINOR: tl.constexpr, FILTER_ROWS_MINOR: tl.constexpr,
+    TAPS_INNER: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """accumulator plus the sum over all taps and channels."""
     if TAPS_INNER:
@@ -136,7 +146,8 @@ def accumulate(
                     accumulator, input_pointer, filter_pointer, image_offsets, row_h, row_w, row_valid, height, width,
                     input_stride_h, input_stride_w, input_stride_c, i * shift_step_h, j * shift_step_w, channel, channels,
                     widen(i, WIDE) * filter_step_h + widen(j, WIDE) * filter_step_w, filter_stride_c, out_offsets, out_valid,
-                    BLOCK_K, BOUNDS, ROWS_MASKED, EVEN_K, EVEN_N, INPUT_ROWS_MINOR, FILTER_ROWS_MINOR, PRECISION, WIDE,
+                    BLOCK_K, PADDING, PADDING_VALUE, ROWS_MASKED, EVEN_K, EVEN_N, INPUT_ROWS_MINOR, FILTER_ROWS_MINOR,
+                    PRECISION, WIDE,
                 )  # fmt: skip
     else:
         for i in range(taps_h):
@@ -146,8 +157,8 @@ def accumulate(
                         accumulator, input_pointer, filter_pointer, image_offsets, row_h, row_w, row_valid, height, width,
                         input_stride_h, input_stride_w, input_stride_c, i * shift_step_h, j * shift_step_w, channel, channels,
                         widen(i, WIDE) * filter_step_h + widen(j, WIDE) * filter_step_w, filter_stride_c, out_offsets,
-                        out_valid, BLOCK_K, BOUNDS, ROWS_MASKED, EVEN_K, EVEN_N, INPUT_ROWS_MINOR, FILTER_ROWS_MINOR,
-                        PRECISION, WIDE,
+                        out_valid, BLOCK_K, PADDING, PADDING_VALUE, ROWS_MASKED, EVEN_K, EVEN_N, INPUT_ROWS_MINOR,
+                        FILTER_ROWS_MINOR, PRECISION, WIDE,
                     )  # fmt: skip
     return accumulator
 

@@ -12,7 +12,7 @@ from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
 from fastconv.backends.triton.numerics import aligned, narrow, raised, stride_of, widen
-from fastconv.backends.triton.runtime import Launch, device_function, kernel
+from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.spatial import (
     MOST_UNROLLED,
     SpatialConfig,
@@ -21,13 +21,8 @@ from fastconv.backends.triton.spatial import (
     spatial_rejection,
     spatial_tile,
 )
+from fastconv.backends.triton.winners import first_inside, keep_winner
 from fastconv.problem import Operand, PoolProblem
-
-
-@device_function
-def _first_inside(start, DILATION: tl.constexpr):
-    """The first tap of a window that starts at `start` which does not lie before the image."""
-    return tl.maximum(DILATION - 1 - start, 0) // DILATION
 
 
 @kernel
@@ -63,7 +58,7 @@ def max_pool_forward_kernel(
     )  # fmt: skip
     best = tl.full([BLOCK_C, BLOCK_H, BLOCK_W], -float("inf"), ACCUMULATOR)
     place = tl.full([BLOCK_C, BLOCK_H, BLOCK_W], 0, tl.int32)
-    place += _first_inside(h, DILATION_H) * S + _first_inside(w, DILATION_W)
+    place += first_inside(h, DILATION_H) * S + first_inside(w, DILATION_W)
     for r in range(0, R):
         row = h + r * DILATION_H
         row_valid = channel_valid & (row >= 0) & (row < height)
@@ -75,9 +70,7 @@ def max_pool_forward_kernel(
             column = widen(tl.minimum(tl.maximum(column, 0), width - 1), WIDE)
             pointers = x_pointer + (row_offsets + column * stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT))
             value = raised(tl.load(pointers, mask=inside, other=-float("inf")), ACCUMULATOR)
-            wins = inside & ((value > best) | (value != value))
-            best = tl.where(wins, value, best)
-            place = tl.where(wins, r * S + s, place)
+            best, place = keep_winner(best, place, value, r * S + s, inside)
     p = widen(p, WIDE)
     q = widen(q, WIDE)
     y_offsets = (

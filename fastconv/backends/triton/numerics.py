@@ -47,13 +47,13 @@ def narrow(value, DTYPE: tl.constexpr):
 def _interpreted_dot(left, right, accumulator, PRECISION):
     if left.dtype == tl.bfloat16:
         left, right = _interpreted_raised(left, tl.float32), _interpreted_raised(right, tl.float32)
-    return tl.dot(left, right, accumulator, input_precision=PRECISION)
+    return tl.dot(left, right, accumulator, input_precision="ieee" if PRECISION == "ieee" else "tf32")
 
 
 @device_function(interpreted=_interpreted_dot)
 def dot(left, right, accumulator, PRECISION: tl.constexpr):
-    """accumulator + left @ right on tensor cores; PRECISION ("ieee" or "tf32") matters to float32 only."""
-    return tl.dot(left, right, accumulator, input_precision=PRECISION)
+    """accumulator + left @ right on tensor cores; PRECISION ("ieee", or "tf32" of some GPU) matters to float32 only."""
+    return tl.dot(left, right, accumulator, input_precision="ieee" if PRECISION == "ieee" else "tf32")
 
 
 def _interpreted_sum_over(value, AXIS):
@@ -64,6 +64,44 @@ def _interpreted_sum_over(value, AXIS):
 def sum_over(value, AXIS: tl.constexpr):
     """Sum over one axis, in an order that depends on the shape alone."""
     return tl.sum(value, AXIS)
+
+
+def _interpreted_max_over(value, AXIS):
+    return tl.reduce(value, AXIS, tl.standard._elementwise_max)
+
+
+@device_function(interpreted=_interpreted_max_over)
+def max_over(value, AXIS: tl.constexpr):
+    """Maximum over one axis; there must be no NaN in it."""
+    return tl.max(value, AXIS)
+
+
+def _interpreted_turned(value, PRECISION):
+    """Rounded as the instruction does, to nearest with ties away from zero; infinities and NaN stay what they are."""
+    if PRECISION not in ("tf32_hopper", "tf32_blackwell"):
+        return value
+    bits = value.to(tl.uint32, bitcast=True)
+    rounded = ((bits + 0x1000) & 0xFFFFE000).to(tl.float32, bitcast=True)
+    return tl.where(value - value == 0.0, rounded, value)
+
+
+@device_function(interpreted=_interpreted_turned)
+def turned(value, PRECISION: tl.constexpr):
+    """An operand that does not lie along the summed dimension, on its way to a product.
+
+    Since Hopper, products take TF32 from shared memory only as rows along that dimension; left alone, the operand would be
+    copied there element by element. Rounded in registers on its way it is loaded in whole vectors. On Hopper the rounding
+    must not be moved ahead of the load's own layout, which Triton does to instructions without side effects.
+    """
+    if PRECISION == "tf32_hopper":
+        value = tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [value], dtype=tl.float32, is_pure=False, pack=1
+        )
+    elif PRECISION == "tf32_blackwell":
+        value = tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [value], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return value
 
 
 @device_function

@@ -8,13 +8,15 @@ import torch
 
 from fastconv.backends.triton.family import Family
 from fastconv.plan import Candidate
-from fastconv.problem import ConvProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ConvGlobalMaxProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
 
 #: Per op: the roles of the tensors it is called with, and of those it returns.
 _SIGNATURES = {
     "conv2d_fprop": (("x", "w", "bias", "residual"), ("y",)),
     "conv2d_dgrad": (("y", "w", "bias"), ("x",)),
     "conv2d_wgrad": (("y", "x"), ("w", "bias")),
+    "conv2d_max_pool2d": (("x", "w", "bias"), ("y", "offsets")),
+    "conv2d_global_max": (("x", "w", "bias"), ("y", "indices")),
     "channel_sum": (("x",), ("sums",)),
     "max_pool2d_forward": (("x",), ("y", "offsets")),
     "max_pool2d_backward": (("y", "offsets"), ("x",)),
@@ -86,6 +88,13 @@ def operands_of(problem: Problem) -> dict[str, tuple[Operand, torch.dtype] | Non
         features = problem.x.sizes[1] if problem.conv_pass == "dgrad" else problem.y.sizes[1]
         images["bias"] = _vector(features) if problem.has_bias else None
         return {role: (operand, problem.dtype) if operand else None for role, operand in images.items()}
+    if isinstance(problem, FusedProblem):
+        pooled = operands_of(problem.pool)
+        if isinstance(problem, ConvGlobalMaxProblem):
+            batch, filters = problem.conv.y.sizes[:2]
+            scores = Operand((batch, filters), (filters, 1))
+            pooled |= {"y": (scores, problem.dtype), "indices": (scores, torch.int64)}
+        return operands_of(problem.conv) | {role: pooled[role] for role in ("y", "offsets", "indices")}
     if isinstance(problem, PoolProblem):
         return {
             "x": (problem.x, problem.dtype),

@@ -66,6 +66,12 @@ class SpatialConfig:
     def elements(self) -> int:
         return self.block_c * self.block_h * self.block_w
 
+    def launch_options(self, words: int) -> dict[str, int]:
+        """Registers by what a thread holds, `words` for each output: with no limit the assembler spills to fit more blocks."""
+        held = self.elements() // (32 * self.num_warps) * words
+        registers = 255 if held > 16 else 168 if held > 8 else 96
+        return {"num_warps": self.num_warps, "max_registers": registers}
+
     def programs(self, output: Operand) -> int:
         batch, channels, height, width = output.sizes
         tiles = ceil_div(channels, self.block_c) * ceil_div(height, self.block_h) * ceil_div(width, self.block_w)
@@ -78,7 +84,6 @@ class SpatialConfig:
 
 _CHANNELS_MINOR = (
     SpatialConfig(128, 4, 8, 4),
-    SpatialConfig(64, 8, 16, 4),
     SpatialConfig(64, 8, 8, 4),
     SpatialConfig(64, 4, 8, 4),
     SpatialConfig(64, 4, 4, 4),
