@@ -91,13 +91,20 @@ def inputs_of(problem: Problem, seed: int, draw: Any = integers) -> dict[str, to
     }
 
 
+#: Our word -> F.pad's.
+_PADDING = {"zeros": "constant"}
+
+
 def expected_conv(problem: ConvProblem, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """What the pass returns, in float64."""
     x, w, y = (tensors[role].double() for role in ("x", "w", "y"))
     top, bottom, left, right = problem.padding
 
     def forward(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        padded = F.pad(x, (left, right, top, bottom))
+        mode, value = _PADDING.get(problem.padding_mode, problem.padding_mode), None
+        if mode == "constant":
+            value = problem.padding_value
+        padded = F.pad(x, (left, right, top, bottom), mode, value)
         return F.conv2d(padded, w, None, problem.stride, 0, problem.dilation, problem.groups)
 
     bias = tensors["bias"].double()[None, :, None, None] if problem.has_bias else 0.0

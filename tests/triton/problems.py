@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+from fastconv.make_problem import make_conv_global_max_problem, make_conv_max_pool_problem
 from fastconv.problem import ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem, Target
 from fastconv.shapes import conv_output_sizes, dense_strides, pool_output_sizes
 
@@ -52,6 +53,29 @@ def channel_sum(x: tuple, dtype=BF16, *, nchw=False):
     return lambda target: ChannelSumProblem(dtype, dense(x, not nchw), target)
 
 
+def conv_max_pool(window: tuple[int, int, int], dtype=BF16, **convolution):
+    """Maker of a convolution with bias and relu, given as for `conv`, and a pool over it: (kernel, stride, padding)."""
+    kernel, step, pad = window
+    pool = {"pool_kernel": (kernel,) * 2, "pool_stride": (step,) * 2, "pool_padding": (pad,) * 2}
+    return lambda target: make_conv_max_pool_problem(dtype, target, **_fused(**convolution), **pool)
+
+
+def conv_global_max(dtype=BF16, **convolution):
+    return lambda target: make_conv_global_max_problem(dtype, target, **_fused(**convolution))
+
+
+def _fused(x: tuple, w: tuple, stride=1, padding=0, nchw=False, **options):
+    geometry = {"stride": (stride, stride), "padding": (padding,) * 4, "dilation": (1, 1), "groups": 1}
+    return {
+        "x": dense(x, not nchw),
+        "w": dense(w, not nchw),
+        **geometry,
+        "has_bias": True,
+        "activation": "relu",
+        **options,
+    }
+
+
 def wide(make: Callable[[Target], Problem]) -> Callable[[Target], Problem]:
     return lambda target: dataclasses.replace(make(target), index_bits=64)
 
@@ -62,6 +86,12 @@ STEM = {"x": (32, 3, 224, 224), "w": (64, 3, 7, 7), "stride": 2, "padding": 3}
 RESNEXT = {"x": (32, 128, 56, 56), "w": (128, 4, 3, 3), "padding": 1, "groups": 32}
 ODD = {"x": (8, 20, 33, 35), "w": (24, 20, 3, 3), "padding": 1}
 UPSAMPLE = {"x": (8, 128, 64, 64), "w": (256, 128, 2, 2), "stride": 2}
+
+FOUR_CHANNELS = {"x": (32, 4, 64, 64), "w": (64, 4, 3, 3), "padding": 1}
+TWELVE_CHANNELS = {"x": (32, 12, 64, 64), "w": (64, 12, 5, 5), "padding": 2}
+DEPTHWISE_7X7 = {"x": (32, 128, 28, 28), "w": (128, 1, 7, 7), "padding": 3, "groups": 128}
+DEPTHWISE_LARGE = {"x": (4, 32, 256, 256), "w": (32, 1, 3, 3), "padding": 1, "groups": 32}
+LARGE = (4, 32, 512, 512)
 
 PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "fprop_3x3": conv("fprop", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True),
@@ -79,9 +109,14 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "fprop_stem": conv("fprop", **STEM),
     "fprop_stem_tf32_nchw": conv("fprop", dtype=F32, allow_tf32=True, nchw=True, **STEM),
     "fprop_stem_f32": conv("fprop", dtype=F32, **STEM),
+    "fprop_four": conv("fprop", **FOUR_CHANNELS),
+    "fprop_four_f32": conv("fprop", dtype=F32, **FOUR_CHANNELS),
+    "fprop_twelve": conv("fprop", **TWELVE_CHANNELS),
+    "fprop_twelve_f32": conv("fprop", dtype=F32, **TWELVE_CHANNELS),
     "fprop_resnext": conv("fprop", **RESNEXT),
     "fprop_depthwise": conv("fprop", **DEPTHWISE),
     "fprop_depthwise_nchw": conv("fprop", nchw=True, **DEPTHWISE),
+    "fprop_depthwise_large_nchw": conv("fprop", nchw=True, **DEPTHWISE_LARGE),
     "fprop_depthwise_f32_nchw": conv("fprop", dtype=F32, nchw=True, has_bias=True, activation="silu", **DEPTHWISE),
     "dgrad_3x3": conv("dgrad", MIDDLE, MIDDLE_3X3, padding=1),
     "dgrad_3x3_stride2": conv("dgrad", MIDDLE, MIDDLE_3X3, padding=1, stride=2),
@@ -107,6 +142,34 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "wgrad_resnext": conv("wgrad", **RESNEXT),
     "wgrad_depthwise": conv("wgrad", **DEPTHWISE),
     "wgrad_depthwise_nchw": conv("wgrad", nchw=True, **DEPTHWISE),
+    "wgrad_depthwise_7x7": conv("wgrad", **DEPTHWISE_7X7),
+    "wgrad_depthwise_7x7_nchw": conv("wgrad", nchw=True, **DEPTHWISE_7X7),
+    "fprop_3x3_reflect_tf32": conv(
+        "fprop", MIDDLE, MIDDLE_3X3, F32, padding=1, padding_mode="reflect", allow_tf32=True
+    ),
+    "fprop_stem_constant_tf32": conv(
+        "fprop", dtype=F32, allow_tf32=True, padding_mode="constant", padding_value=0.5, **STEM
+    ),
+    "fprop_depthwise_circular": conv("fprop", padding_mode="circular", **DEPTHWISE),
+    "dgrad_3x3_reflect_tf32": conv(
+        "dgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, padding_mode="reflect", allow_tf32=True
+    ),
+    "dgrad_depthwise_replicate_nchw": conv("dgrad", padding_mode="replicate", nchw=True, **DEPTHWISE),
+    "wgrad_3x3_circular_tf32": conv(
+        "wgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, padding_mode="circular", allow_tf32=True
+    ),
+    "wgrad_depthwise_constant": conv("wgrad", padding_mode="constant", padding_value=0.5, **DEPTHWISE),
+    "conv_max_pool_2x2": conv_max_pool((2, 2, 0), x=(32, 64, 56, 56), w=(128, 64, 3, 3), padding=1),
+    "conv_max_pool_3x3": conv_max_pool((3, 2, 1), x=(32, 64, 56, 56), w=(64, 64, 3, 3), padding=1),
+    "conv_max_pool_2x2_tf32": conv_max_pool(
+        (2, 2, 0), F32, x=(32, 64, 56, 56), w=(128, 64, 3, 3), padding=1, allow_tf32=True
+    ),
+    "conv_max_pool_2x2_f32_nchw": conv_max_pool(
+        (2, 2, 0), F32, x=(32, 64, 56, 56), w=(128, 64, 3, 3), padding=1, nchw=True
+    ),
+    "conv_global_max": conv_global_max(x=(32, 64, 56, 56), w=(128, 64, 3, 3), padding=1),
+    "conv_global_max_tf32": conv_global_max(F32, x=(32, 64, 56, 56), w=(128, 64, 3, 3), padding=1, allow_tf32=True),
+    "conv_global_max_f64": conv_global_max(F64, x=(2, 16, 16, 16), w=(16, 16, 3, 3), padding=1),
     "channel_sum": channel_sum(MIDDLE),
     "channel_sum_nchw": channel_sum(MIDDLE, nchw=True),
     "channel_sum_f64": channel_sum((2, 16, 16, 16), F64),
@@ -115,6 +178,10 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "pool_forward_2x2_f32_nchw": pool("forward", MIDDLE, 2, 2, 0, F32, nchw=True),
     "pool_backward_3x3": pool("backward", (32, 64, 112, 112), 3, 2, 1),
     "pool_backward_2x2_nchw": pool("backward", MIDDLE, 2, 2, 0, nchw=True),
+    "pool_forward_large_nchw": pool("forward", LARGE, 2, 2, 0, nchw=True),
+    "pool_backward_large_nchw": pool("backward", LARGE, 2, 2, 0, nchw=True),
+    "pool_global": pool("forward", (32, 512, 28, 28), 28, 28, 0),
+    "pool_global_nchw": pool("forward", (32, 512, 28, 28), 28, 28, 0, nchw=True),
     "pool_gather_3x3": pool("gather", (32, 64, 112, 112), 3, 2, 1),
     "pool_indices_3x3": pool("indices", (32, 64, 112, 112), 3, 2, 1),
 }

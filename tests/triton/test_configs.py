@@ -6,12 +6,19 @@ run warps, so this catches wrong masks, shifts and indices; `test_compilation.py
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from fastconv.backends.triton.backend import families
+from fastconv.make_problem import make_conv_global_max_problem, make_conv_max_pool_problem
+from fastconv.problem import Operand
+from fastconv.shapes import dense_strides
 from tests.triton.oracle import (
+    CPU,
     conv_problem,
+    dense,
     expected_conv,
     inputs_of,
     plan_of,
@@ -141,6 +148,58 @@ def test_grouped_wgrad(problem, config, seed):
     check_conv("grouped_wgrad", problem, config, seed)
 
 
+#: Padding that reaches as far as each mode may, on a map that is not square; two values that products must not spread.
+PADDED = {"x": (2, 6, 5, 4), "w": (8, 3, 3, 2), "stride": (2, 1), "dilation": (1, 2), "groups": 2}
+MODES = {
+    "reflect": {"padding": (4, 0, 2, 3)},
+    "replicate": {"padding": (1, 5, 0, 6)},
+    "circular": {"padding": (5, 2, 1, 4)},
+    "constant": {"padding": (1, 2, 3, 0), "padding_value": 3.0},
+}
+DEPTHWISE = PADDED | {"w": (6, 1, 3, 2), "groups": 6}
+ONE_TAP = PADDED | {"x": (2, 32, 5, 4), "w": (6, 32, 3, 2), "groups": 1}
+PASSES = {
+    "fprop": (
+        ("conv_fprop", PADDED),
+        ("conv_fprop_rows", PADDED),
+        ("grouped_fprop", PADDED),
+        ("grouped_fprop", DEPTHWISE),
+    ),
+    "dgrad": (("conv_dgrad", PADDED), ("grouped_dgrad", PADDED), ("grouped_dgrad", DEPTHWISE)),
+    "wgrad": (("conv_wgrad", PADDED), ("conv_wgrad", ONE_TAP), ("grouped_wgrad", PADDED), ("grouped_wgrad", DEPTHWISE)),
+}
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("conv_pass", "mode"),
+    # A constant has no gradient: such a dgrad says zeros.
+    [(conv_pass, mode) for conv_pass in PASSES for mode in MODES if (conv_pass, mode) != ("dgrad", "constant")],
+)
+def test_padding_modes(conv_pass, mode, channels_last, seed):
+    for kernel, sizes in PASSES[conv_pass]:
+        family = families()[f"folded_{kernel}" if conv_pass == "dgrad" else kernel]
+        options = {"padding_mode": mode, "channels_last": channels_last, "has_bias": True} | MODES[mode]
+        problem = conv_problem(conv_pass, dtype=torch.float32, **sizes, **options)
+        runnable = [config for config in family.configs(problem) if "depth" not in family.rejection(problem, config)]
+        check_conv(family.name, problem, runnable[-1], seed)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.1])
+@pytest.mark.parametrize("conv_pass", ["fprop", "wgrad"])
+def test_padding_values_reach_what_they_touch_and_nothing_else(conv_pass, value, seed):
+    """An infinite value times the zeros that fill up a tile would be NaN; 0.1 must not pass through float32."""
+    options = {"padding": (1, 0, 0, 0), "padding_mode": "constant", "padding_value": value}
+    for kernel, sizes in PASSES[conv_pass]:
+        family = families()[kernel]
+        problem = conv_problem(conv_pass, dtype=torch.float64, **sizes, **options)
+        tensors = inputs_of(problem, seed)
+        expected = expected_conv(problem, tensors)[0]
+        for config in family.configs(problem)[-1:]:
+            actual = run(plan_of(problem, family, config), tensors)[0]
+            torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14, equal_nan=True)
+
+
 def layouts(make):
     return {name: make(channels_last) for name, channels_last in (("nchw", False), ("nhwc", True))}
 
@@ -205,3 +264,77 @@ def test_max_pool_gather(problem, config, seed):
     y, offsets = run(chosen("forward", pools("forward")[layout]), tensors)
     (gathered,) = run(plan_of(problem, families()["max_pool_lookup"], config), tensors | {"offsets": offsets})
     assert torch.equal(gathered, y)
+
+
+#: Overlapping windows over a padded convolution of two groups, on a map with ragged tiles.
+FUSED = {
+    "w": Operand((6, 2, 2, 2), dense_strides((6, 2, 2, 2), False)),
+    "stride": (1, 1),
+    "padding": (1, 0, 0, 1),
+    "dilation": (1, 1),
+    "groups": 2,
+    "has_bias": True,
+    "activation": "relu",
+}
+WINDOW = {"pool_kernel": (3, 2), "pool_stride": (2, 1), "pool_padding": (1, 0)}
+
+
+def fused_problems(make, **options):
+    """Every kind of arithmetic with channels innermost, and two of them with pixels innermost."""
+    return {
+        f"{name}-{'nhwc' if channels_last else 'nchw'}": make(
+            ARITHMETIC[name][0], CPU, x=dense((2, 4, 5, 6), channels_last), **FUSED, **ARITHMETIC[name][1], **options
+        )
+        for channels_last, names in ((True, ARITHMETIC), (False, SOME))
+        for name in names
+    }
+
+
+def check_fused(kernel: str, problem, config, seed: int):
+    tensors = inputs_of(problem, seed)
+    (scores,) = expected_conv(problem.conv, inputs_of(problem.conv, seed) | tensors)
+    pool = problem.pool
+    expected, indices = torch.nn.functional.max_pool2d(
+        scores, pool.kernel, pool.stride, pool.padding, return_indices=True
+    )
+    y, places = run(plan_of(problem, families()[kernel], config), tensors)
+    assert torch.equal(y.double(), expected.view(y.shape))
+    if kernel == "conv_max_pool":
+        places = chosen("indices", dataclasses.replace(pool, pool_pass="indices"))(places)
+    assert torch.equal(places, indices.view(y.shape))
+
+
+@pytest.mark.parametrize(
+    ("problem", "config"), every_config("conv_max_pool", fused_problems(make_conv_max_pool_problem, **WINDOW))
+)
+def test_conv_max_pool(problem, config, seed):
+    check_fused("conv_max_pool", problem, config, seed)
+
+
+@pytest.mark.parametrize(
+    ("problem", "config"), every_config("conv_global_max", fused_problems(make_conv_global_max_problem))
+)
+def test_conv_global_max(problem, config, seed):
+    check_fused("conv_global_max", problem, config, seed)
+
+
+def global_pools():
+    return layouts(
+        lambda channels_last: pool_problem(
+            "forward", (2, 5, 23, 17), torch.bfloat16, (23, 17), (23, 17), channels_last=channels_last
+        )
+    )
+
+
+@pytest.mark.parametrize(("problem", "config"), every_config("max_pool_global", global_pools()))
+def test_max_pool_global(problem, config, seed):
+    """The two largest numbers of a channel are equal, in another a NaN comes before the last, one is minus infinity."""
+    tensors = inputs_of(problem, seed)
+    x = tensors["x"]
+    x[0, 0, 3, 5] = x[0, 0, 20, 1] = 7
+    x[0, 1, 2, 2] = x[0, 1, 19, 9] = float("nan")
+    x[1, 2] = float("-inf")
+    y, places = run(plan_of(problem, families()["max_pool_global"], config), tensors)
+    expected, indices = torch.nn.functional.max_pool2d(x.float(), problem.kernel, return_indices=True)
+    assert torch.equal(y.float().nan_to_num(9.0), expected.nan_to_num(9.0))
+    assert torch.equal(places.long(), indices)

@@ -8,6 +8,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import fastconv
 from tests.conformance.test_gradients import CONVOLUTIONS, POOLS, TRANSPOSED, distinct, leaf
+from tests.conformance.test_padding import MODES, padded_leaves
+from tests.conformance.test_padding import case as padded_case
+from tests.fused.support import Case
 from tests.support.check import assert_case
 from tests.support.curated import CURATED, with_options
 from tests.support.data import drawer, seeded
@@ -66,7 +69,21 @@ def check_both_orders(function, inputs):
     assert gradgradcheck(function, inputs, gen_non_contig_grad_outputs=True, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", [name for name, problem in CONVOLUTIONS.items() if "padding_mode" not in problem[2]])
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "zeros"])
+@pytest.mark.parametrize("name", ["one_sided", "strided", "depthwise"])
+def test_padding_modes(name, mode):
+    assert_case(padded_case(name, mode, data="integers", backend="triton"))
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "zeros"])
+def test_gradients_of_padding_modes(mode, seed):
+    """A constant leaves conv2d affine: its second gradients must not contain the constant."""
+    value = 1.5 if mode == "constant" else 0.0
+    options = {"groups": 2, "padding": (3, 0, 1, 2), "padding_mode": mode, "padding_value": value, "backend": "triton"}
+    check_both_orders(lambda x, w, b: fastconv.conv2d(x, w, b, (2, 1), **options), padded_leaves(seed))
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_conv2d_gradients(name, draw):
     shape, weight_shape, options = CONVOLUTIONS[name]
     inputs = (
@@ -99,3 +116,21 @@ def test_max_pool2d_gradients(name, seed):
     shape, options = POOLS[name]
     x = distinct(shape, "channels_last", seed)
     check_both_orders(lambda x: fastconv.max_pool2d(x, **options, backend="triton"), (x,))
+
+
+FUSED = {
+    "2x2": Case(),
+    "3x3_channels_last": Case(pool=((3, 3), (2, 2), (1, 1)), x_layout="channels_last", dtype=torch.bfloat16),
+    "global": Case(pool=None, x_layout="sliced"),
+    "special": Case(x=(2, 1, 12, 13), w=(3, 1, 1, 1), padding=(0, 0), activation=None, data="special"),
+    "special_global": Case(x=(1, 8, 9, 8), w=(8, 8, 1, 1), padding=(0, 0), activation=None, pool=None, data="special"),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_pools_run_in_one_kernel_and_are_pytorchs(name):
+    chosen = []
+    fastconv.dispatch.clear()
+    with fastconv.dispatch.listening(lambda choice, plan: chosen.append(choice.chosen.kernel)):
+        FUSED[name].assert_exact("triton")
+    assert chosen[0] in ("conv_max_pool", "conv_global_max")
