@@ -5,7 +5,16 @@
     python benchmarks/gpu_session.py baselines                          PyTorch's side alone: no build is needed
 
 It needs nvcc, a C++ compiler, torch, Triton, pybind11, ninja, setuptools and pytest, and takes nothing from the network. What
-is missing (platformdirs, say) comes as wheels with --wheels. Every stage has its own time limit, at most nine minutes, writes
+else the stages need and the machine has not comes as wheels from a folder, made beforehand where there is a network, for the
+Python and the platform of the machine with the GPU:
+
+    pip download -d wheels --only-binary=:all: --python-version 3.12 --implementation cp \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+        --platform manylinux_2_27_x86_64 platformdirs rich typer matplotlib expecttest numpy
+    python benchmarks/gpu_session.py packages build tests --wheels wheels
+
+A wheel of a package that is there is not used, and no pip is needed. The stage `packages` lists what is there and which stages
+lack what; a stage that lacks something says so and is skipped. Every stage has its own time limit, at most nine minutes, writes
 its files under --out as it goes, and ends without taking the others along. `summary.json` and `session.tar.gz` are made anew
 after every stage; a short table comes last.
 """
@@ -24,6 +33,8 @@ import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from offline import NEEDS, OPTIONAL, Machine
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 540.0  # seconds of a stage, at most
@@ -50,7 +61,7 @@ SECTIONS = (
 @dataclasses.dataclass
 class Outcome:
     stage: str
-    status: str  # "ok", "failed", "out of time"
+    status: str  # "ok", "failed", "out of time", "skipped"
     seconds: float
     note: str  # the one line that says what came of it
 
@@ -80,6 +91,7 @@ class Session:
             "COLUMNS": "160",
         }
         self.environment.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
+        self.machine = Machine(self.environment)
 
     # --- running
 
@@ -136,32 +148,57 @@ class Session:
 
     # --- stages
 
+    def packages(self) -> Outcome:
+        """What Python and the machine have of what the stages need."""
+        began = time.monotonic()
+        lines = self.machine.report()
+        (self.out / "packages.txt").write_text("\n".join(lines) + "\n")
+        print("\n".join(lines), flush=True)
+        missing = sorted({name for stage in STAGES for name in self.machine.lacks(stage)})
+        note = f"missing: {', '.join(missing)}" if missing else "every stage has what it needs"
+        return Outcome("packages", "ok", time.monotonic() - began, note)
+
     def build(self) -> Outcome:
         """In place, without isolation and without the network; the modules land in fastconv/."""
         settings = {"FASTCONV_BUILD_CUDA": "1"}
         if self.options.arch:
             settings["TORCH_CUDA_ARCH_LIST"] = self.options.arch
         steps = [Step("build_ext", (sys.executable, "setup.py", "build_ext", "--inplace"), settings, share=0.9)]
-        steps.append(Step("info", (sys.executable, "-m", "fastconv", "info")))
+        if not any(self.machine.lacks(one) for one in ("tests", "bench")):
+            steps.append(Step("info", (sys.executable, "-m", "fastconv", "info")))
+        else:
+            steps.append(Step("import", (sys.executable, "-c", "import fastconv._cuda as m; print(m.__file__)")))
         return self.run(steps, "build")
 
     def conformance(self) -> Outcome:
-        """Primitives on the device against the emulator's rules: the tests of core and emulator that are marked for a GPU."""
-        return self._pytest("conformance", ["tests/core", "tests/emulator", "-m", "gpu"])
+        """mma, ldmatrix, cp.async, shuffles, votes, atomics on the device, held to the rules that the emulator keeps."""
+        return self._pytest("conformance", ["tests/emulator", "-m", "gpu"])
 
     def tests(self) -> Outcome:
-        return self._pytest("tests", ["tests", "-m", "gpu", "--fuzz-problems", str(self.options.fuzz_problems)])
+        arguments = ["tests", "-m", "gpu", "--fuzz-problems", str(self.options.fuzz_problems)]
+        arguments += [f"--ignore={file}" for module, file in OPTIONAL.items() if not self.machine.has(module)]
+        return self._pytest("tests", arguments)
 
     def _pytest(self, stage: str, arguments: Sequence[str]) -> Outcome:
         report = self.out / f"{stage}.xml"
         command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
+        # A file that needs a package which is not there must not keep the others from running.
+        command.append("--continue-on-collection-errors")
         return self.run([Step("pytest", command)], stage)
 
     def sanitizer(self) -> Outcome:
         """Each tool over the fuzzer's problems on CUDA tensors, an equal share of the time for each."""
         steps = []
         for number, tool in enumerate(SANITIZERS):
-            command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", "--target-processes", "all"]
+            command = [
+                self.machine.command("compute-sanitizer"),
+                "--tool",
+                tool,
+                "--error-exitcode",
+                "99",
+                "--target-processes",
+                "all",
+            ]
             command += ["--log-file", str(self.out / f"sanitizer-{tool}.txt")]
             command += [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/fuzz", "-m", "gpu"]
             command += ["--fuzz-backends", "cuda", "--fuzz-problems", str(self.options.sanitizer_problems)]
@@ -200,7 +237,15 @@ class Session:
             target = [sys.executable, "benchmarks/one_layer.py", case, "--calls", "1"]
             target += ["--kernel", kernel] if kernel else []
             sections = [part for name in SECTIONS for part in ("--section", name)]
-            command = ["ncu", "--clock-control", "none", "--target-processes", "all", "--force-overwrite", *sections]
+            command = [
+                self.machine.command("ncu"),
+                "--clock-control",
+                "none",
+                "--target-processes",
+                "all",
+                "--force-overwrite",
+                *sections,
+            ]
             # Random inputs are kernels too: only ours are profiled.
             command += ["--kernel-name", f"regex:{self.options.kernel_pattern}", "--launch-count", "6", *target]
             steps.append(Step(f"{number}-{case}", command, share=1 / (len(wanted) - number)))
@@ -216,31 +261,9 @@ class Session:
         part = archive.with_suffix(".part")
         with tarfile.open(part, "w:gz", compresslevel=6) as tar:
             for path in sorted(self.out.rglob("*")):
-                if path.is_file() and path not in (archive, part):
+                if path.is_file() and path not in (archive, part) and self.out / "site" not in path.parents:
                     tar.add(path, arcname=str(path.relative_to(self.out)))
         os.replace(part, archive)
-
-    def install_wheels(self) -> str:
-        """Wheels into a folder of their own, ahead on the path. Returns a complaint or ""."""
-        if not self.options.wheels:
-            return ""
-        site = self.out.parent / "site"
-        wheels = sorted(str(path) for path in Path(self.options.wheels).glob("*.whl"))
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-index",
-            "--no-deps",
-            "--upgrade",
-            "--target",
-            str(site),
-        ]
-        done = subprocess.run([*command, *wheels], capture_output=True, text=True)
-        self.environment["PYTHONPATH"] = os.pathsep.join((self.environment["PYTHONPATH"], str(site)))
-        return "" if done.returncode == 0 else f"wheels: {done.stderr.strip()[-300:]}"
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -269,7 +292,7 @@ def print_table(outcomes: Sequence[Outcome], out: Path) -> None:
     print(f"files: {out}")
 
 
-STAGES = ("build", "conformance", "tests", "sanitizer", "baselines", "bench", "tune", "ncu")
+STAGES = tuple(NEEDS)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -301,14 +324,15 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     session = Session(options)
-    if complaint := session.install_wheels():
-        print(complaint, flush=True)
+    if options.wheels and (problem := session.machine.install_wheels(Path(options.wheels), session.out / "site")):
+        print(problem, flush=True)
     outcomes: list[Outcome] = []
     for stage in options.stages:
         print(f"== {stage}", flush=True)
         work: Callable[[], Outcome] = getattr(session, stage)
         try:
-            outcome = work()
+            complaint = session.machine.complaint(stage)
+            outcome = Outcome(stage, "skipped", 0.0, complaint) if complaint else work()
         except Exception as error:
             outcome = Outcome(stage, "failed", 0.0, f"{type(error).__name__}: {error}")
         outcomes.append(outcome)

@@ -5,6 +5,7 @@ import json
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ def script():
     path = ROOT / "benchmarks" / "gpu_session.py"
     if not path.exists():
         pytest.fail(f"{path} is missing: tests run from a checkout")
+    sys.path.insert(0, str(path.parent))  # as Python does for a script
     specification = importlib.util.spec_from_file_location("gpu_session", path)
     module = importlib.util.module_from_spec(specification)
     sys.modules["gpu_session"] = module
     specification.loader.exec_module(module)
-    return module
+    yield module
+    sys.path.remove(str(path.parent))
 
 
 @pytest.fixture
@@ -58,6 +61,18 @@ def test_a_command_that_does_not_exist_is_a_failure_not_a_crash(script, session)
     assert "/nowhere/ncu" in outcome.note
 
 
+def test_commands_are_those_that_the_profilers_take(script, session, monkeypatch):
+    ran = []
+    monkeypatch.setattr(session, "_one", lambda step, stage, allowed: ran.append(step) or (0, "fine"))
+    session.options.profile = ["pools/resnet_3x3_s2/fwd/bfloat16/channels_last/n64@max_pool_forward"]
+    session.ncu()
+    session.sanitizer()
+    ncu, *sanitizers = ([Path(one.command[0]).name, *one.command[1:]] for one in ran)
+    assert ncu[:3] == ["ncu", "--clock-control", "none"]
+    assert ncu[ncu.index("--kernel") + 1] == "max_pool_forward"
+    assert [one[:3] for one in sanitizers] == [["compute-sanitizer", "--tool", tool] for tool in script.SANITIZERS]
+
+
 def test_output_is_on_disk_before_the_command_ends(script, session):
     session.options.limit = 3
     session.run([step(script, "slow", "print('early', flush=True); import time; time.sleep(60)", share=0.5)], "s")
@@ -79,6 +94,57 @@ def test_one_stage_failing_does_not_stop_the_others_and_the_table_comes_last(scr
     assert [one["status"] for one in outcomes] == ["failed", "ok"]
     with tarfile.open(tmp_path / "out" / "session.tar.gz") as archive:
         assert archive.getnames() == ["summary.json"]
+
+
+def test_a_stage_that_lacks_something_is_skipped_with_what_and_how_and_the_others_run(
+    script, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(script.NEEDS, "bench", ("no_such_module", "ncu"))
+    monkeypatch.setattr(script.Machine, "program", lambda self, name: None)
+    monkeypatch.setitem(script.NEEDS, "tests", ("json",))
+    monkeypatch.setattr(script.Session, "tests", lambda self: script.Outcome("tests", "ok", 1.0, "12 passed"))
+    assert script.main(["bench", "tests", "--out", str(tmp_path / "out")]) == 1
+    bench, tests = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert bench["status"] == "skipped"
+    assert "ncu not found on PATH" in bench["note"]
+    assert "no no_such_module: --wheels" in bench["note"]
+    assert tests["status"] == "ok"
+
+
+def test_what_is_there_is_listed_for_each_stage(script, session, monkeypatch, capsys):
+    monkeypatch.setitem(script.NEEDS, "tune", ("pytest", "no_such_module"))
+    outcome = session.packages()
+    assert outcome.status == "ok"
+    assert "no_such_module" in outcome.note
+    said = capsys.readouterr().out
+    assert said == (session.out / "packages.txt").read_text()
+    assert "stage tune: Python finds no no_such_module" in said
+    assert f"pytest {pytest.__version__}" in said
+
+
+def make_wheel(folder, name, files):
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+
+
+def test_wheels_of_what_is_missing_are_unpacked_and_found(script, session, tmp_path, monkeypatch):
+    wheels, site = tmp_path / "wheels", session.out / "site"
+    make_wheel(wheels, "made_up", {
+        "made_up/__init__.py": "", "made_up-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\n",
+        "made_up-1.0.data/purelib/made_up_too.py": "", "made_up-1.0.data/scripts/run": "", "../outside.py": "",
+    })  # fmt: skip
+    make_wheel(wheels, "pytest", {"pytest/__init__.py": "raise ImportError"})
+    (wheels / "broken-1.0-py3-none-any.whl").write_text("no archive")
+    monkeypatch.setitem(script.NEEDS, "tune", ("made_up", "made_up_too", "pytest"))
+    assert session.machine.lacks("tune") == ["made_up", "made_up_too"]
+    assert "broken-1.0" in session.machine.install_wheels(wheels, site)
+    assert session.machine.lacks("tune") == []
+    assert sorted(path.name for path in site.iterdir()) == ["made_up", "made_up-1.0.dist-info", "made_up_too.py"]
+    assert not (session.out / "outside.py").exists()
+    assert "made_up 1.0" in session.machine.report()
+    assert "no wheel" in session.machine.install_wheels(tmp_path / "nowhere", site)
 
 
 def test_no_stage_is_longer_than_nine_minutes(script):
