@@ -11,12 +11,15 @@ from pathlib import Path
 from types import ModuleType
 
 from build_support import flags
+from build_support.nvcc import find as find_nvcc
 from build_support.settings import Settings
 from build_support.toolchain import Toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBES = Path(__file__).resolve().parent / "probes"
-KERNELS = sorted(PROBES.glob("*.cu"))
+ON_DEVICE = PROBES / "device.cu"
+KERNELS = sorted(path for path in PROBES.glob("*.cu") if path != ON_DEVICE)
+CONFORMANCE = ("tensor_core.cu", "warp_operations.cu")
 RUNTIME = sorted((ROOT / "csrc" / "emulator").glob("*.cpp"))
 
 
@@ -45,6 +48,19 @@ def build(folder: Path) -> dict[str, Path]:
         modules[name] = folder / f"probes_{name}.so"
         _run([*toolchain.cxx, "-shared", "-o", str(modules[name]), *parts, "-pthread", "-ldl"])
     return modules
+
+
+def build_for_device(folder: Path, capability: int) -> Path:
+    """The probes of what hardware does, compiled by nvcc for a GPU of that compute capability (80, 90, ...)."""
+    nvcc, reason = find_nvcc(Settings.read(os.environ | {"FASTCONV_BUILD_CUDA": "1"}), os.environ)
+    if nvcc is None:
+        raise RuntimeError(reason)
+    library = folder / "probes_on_device.so"
+    architecture = f"-gencode=arch=compute_{capability},code=sm_{capability}"
+    sources = [ON_DEVICE, *(PROBES / name for name in CONFORMANCE)]
+    options = ["-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", f"-I{PROBES}", "-shared", "-Xcompiler=-fPIC", architecture]
+    _run([str(nvcc.executable), *options, "-o", str(library), *map(str, sources)])
+    return library
 
 
 def load(file: Path) -> ModuleType:

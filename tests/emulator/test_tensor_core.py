@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,10 +22,10 @@ def pack(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_ldmatrix_gives_each_lane_its_elements(run: Probe, count: int, transposed: bool) -> None:
+def test_ldmatrix_gives_each_lane_its_elements(anywhere: Any, count: int, transposed: bool) -> None:
     elements = torch.arange(count * 64, dtype=torch.int16).view(count, 8, 8)
     registers = torch.zeros(32, count, dtype=torch.int32)
-    run(f"ldmatrix_x{count}{'_trans' if transposed else ''}", elements, registers, block=(32,))
+    anywhere(f"ldmatrix_x{count}{'_trans' if transposed else ''}", elements, registers, block=(32,))
     for lane in LANES:
         g, t = lane // 4, lane % 4
         for j in range(count):
@@ -73,7 +75,7 @@ def fragments(a: torch.Tensor, b: torch.Tensor, d: torch.Tensor) -> torch.Tensor
     ],
 )
 def test_mma_multiplies_the_matrices_that_the_fragments_are(
-    run: Probe, name: str, dtype: torch.dtype, rows: int, columns: int
+    anywhere: Any, name: str, dtype: torch.dtype, rows: int, columns: int
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     depth = 8 if dtype == torch.float32 else 16
@@ -83,7 +85,7 @@ def test_mma_multiplies_the_matrices_that_the_fragments_are(
 
     a, b, d = draw(16 * rows, depth), draw(depth, 8 * columns), draw(16 * rows, 8 * columns).float()
     results = torch.full((32, rows, columns, 4), float("nan"))
-    run(name, fragments(a, b, d), results, block=(32,))
+    anywhere(name, fragments(a, b, d), results, block=(32,))
     product = a.float() @ b.float() + d
     for lane in LANES:
         g, t = lane // 4, lane % 4
@@ -101,47 +103,45 @@ def test_mma_counts_its_tiles(run: Probe) -> None:
     assert counters.operations()["mma.m16n8k16"] == 6
 
 
-def test_tf32_drops_the_low_bits_of_what_was_not_rounded(run: Probe) -> None:
+def test_tf32_drops_the_low_bits_of_what_was_not_rounded(anywhere: Any) -> None:
     a, b, d = torch.zeros(16, 8), torch.zeros(8, 8), torch.zeros(16, 8)
     a[0, 0], b[0, 0] = 1 + 2**-11, 1.0
     results = torch.zeros(32, 4)
-    run("mma_tf32", fragments(a, b, d), results, block=(32,))
+    anywhere("mma_tf32", fragments(a, b, d), results, block=(32,))
     assert results[0, 0] == 1.0
 
 
-def test_rounding_to_tf32_is_to_nearest_ties_away(run: Probe) -> None:
+def test_rounding_to_tf32_is_to_nearest_ties_away(anywhere: Any) -> None:
     values = [1.0, 1 + 2**-11, -(1 + 2**-11), 1 + 2**-11 - 2**-20, 1 + 2**-10, 3.4e38, float("inf"), float("-inf"), 0.0]
     expected = [1.0, 1 + 2**-10, -(1 + 2**-10), 1.0, 1 + 2**-10, None, float("inf"), float("-inf"), 0.0]
     x = torch.zeros(32)
     x[: len(values)] = torch.tensor(values)
     x[len(values)] = float("nan")
     y = torch.zeros(32)
-    run("round_to_tf32", x, y, block=(32,))
+    anywhere("round_to_tf32", x, y, block=(32,))
     for i, value in enumerate(expected):
         assert value is None or y[i] == value
     assert y[5].isinf() or (y[5].view(torch.int32) & 0x1FFF) == 0
     assert y[len(values)].isnan()
 
 
-@pytest.mark.parametrize("checked", [False, True])
 @pytest.mark.parametrize("bytes_", [4, 8, 16])
-def test_cp_async_fills_with_zeros_what_does_not_exist(run: Probe, bytes_: int, checked: bool) -> None:
+def test_cp_async_fills_with_zeros_what_does_not_exist(anywhere: Any, bytes_: int) -> None:
     x = torch.randint(1, 255, (32 * bytes_,), dtype=torch.uint8)
     for existing in range(bytes_ + 1):
         y = torch.full_like(x, 255)
-        with emulator.check() if checked else emulator.device("sm_80"):
-            # With nothing to copy the source may be any address.
-            run(
-                "cp_async_" + str(bytes_),
-                x if existing else None,
-                y,
-                block=(32,),
-                n=existing,
-                dynamic_bytes=32 * bytes_,
-            )
+        # With nothing to copy the source may be any address.
+        source = x if existing else None
+        anywhere(f"cp_async_{bytes_}", source, y, block=(32,), n=existing, dynamic_bytes=32 * bytes_)
         expected = x.view(32, bytes_).clone()
         expected[:, existing:] = 0
         assert torch.equal(y.view(32, bytes_), expected)
+
+
+def test_cp_async_groups_are_waited_for_in_order(anywhere: Any) -> None:
+    x, y = torch.arange(768, dtype=torch.float32), torch.zeros(128)
+    anywhere("cp_async_groups", x, y, dynamic_bytes=3072)
+    assert torch.equal(y.view(2, 64), x.view(3, 64, 4)[:2, :, 0].roll(-33, 1))
 
 
 @pytest.mark.parametrize("seed", range(5))
