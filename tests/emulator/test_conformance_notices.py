@@ -112,5 +112,5 @@ def test_the_same_probes_compile_for_a_gpu(tmp_path, capability):
     if shutil.which("nvcc") is None and "CUDA_HOME" not in os.environ:
         pytest.skip("no nvcc here")
     library = DeviceProbe(build.build_for_device(tmp_path, capability))
-    with pytest.raises(AssertionError, match="no_such_probe .*there is no probe of that name"):
+    with pytest.raises(AssertionError, match=r"no_such_probe .*there is no probe of that name"):
         library("no_such_probe")
