@@ -46,7 +46,7 @@ def _first_outputs(y: Tensor, size: Sequence[int]) -> Tensor:
     return y if y.shape[2:] == size[2:] else y[:, :, : size[2], : size[3]]
 
 
-def _linear(geometry: Sequence[Any]) -> list[Any]:
+def linear_part(geometry: Sequence[Any]) -> list[Any]:
     """The geometry of the pass's linear part, which is what acts on changes of x: a constant around it does not change."""
     *rest, mode, value = geometry
     return [*rest, *(("zeros", 0.0) if mode == "constant" else (mode, value))]
@@ -58,18 +58,6 @@ def _add(left: Tensor | None, right: Tensor) -> Tensor:
 
 def _per_channel(bias: Tensor) -> Tensor:
     return bias.view(1, -1, 1, 1)
-
-
-def tangent_of_convolution(
-    x: Tensor, w: Tensor, dx: Tensor | None, dw: Tensor | None, geometry: Sequence[Any], backend: str
-) -> Tensor | None:
-    """Of a convolution without bias and activation, along dx and dw; None where there is neither."""
-    dz = None
-    if dx is not None:
-        dz = library.conv2d_fprop(dx, w, None, None, *_linear(geometry), "identity", backend)
-    if dw is not None:
-        dz = _add(dz, library.conv2d_fprop(x, dw, None, None, *geometry, "identity", backend))
-    return dz
 
 
 @derivative_of(library.conv2d_fprop)
@@ -134,7 +122,11 @@ class Conv2dFunction(PrimitiveFunction):
     @staticmethod
     def tangent(ctx: Any, saved: tuple, dx, dw, db, dresidual, *_: None) -> Tensor:
         x, w = saved[:2]
-        dz = tangent_of_convolution(x, w, dx, dw, ctx.geometry, ctx.backend)
+        dz = None
+        if dx is not None:
+            dz = library.conv2d_fprop(dx, w, None, None, *linear_part(ctx.geometry), "identity", ctx.backend)
+        if dw is not None:
+            dz = _add(dz, library.conv2d_fprop(x, dw, None, None, *ctx.geometry, "identity", ctx.backend))
         if dresidual is not None:
             dz = _add(dz, dresidual)
         if db is not None:
@@ -195,10 +187,10 @@ class ConvTranspose2dFunction(PrimitiveFunction):
         g = in_format(ConvTranspose2dFunction._before_activation(ctx, saved, gradient), ctx.channels_last)
         g_dy = g_w = g_bias = None
         if needs_dy:
-            g_dy = library.conv2d_fprop(g, w, None, None, *_linear(ctx.geometry), "identity", ctx.backend)
+            g_dy = library.conv2d_fprop(g, w, None, None, *linear_part(ctx.geometry), "identity", ctx.backend)
             g_dy = _first_outputs(g_dy, ctx.dy_size)
         if needs_w:
-            g_w, _ = library.conv2d_wgrad(dy, g, ctx.w_size, *_linear(ctx.geometry), False, ctx.backend)
+            g_w, _ = library.conv2d_wgrad(dy, g, ctx.w_size, *linear_part(ctx.geometry), False, ctx.backend)
         if needs_bias:
             g_bias = library.channel_sum(g, ctx.backend)
         return g_dy, g_w, g_bias, *[None] * 9
@@ -256,7 +248,7 @@ class Conv2dWeightGradientFunction(PrimitiveFunction):
         if t_dy is not None:
             t_w, t_bias = library.conv2d_wgrad(t_dy, x, *rest, ctx.bias_gradient, ctx.backend)
         if t_x is not None:
-            more, none = library.conv2d_wgrad(dy, t_x, ctx.w_size, *_linear(ctx.geometry), False, ctx.backend)
+            more, none = library.conv2d_wgrad(dy, t_x, ctx.w_size, *linear_part(ctx.geometry), False, ctx.backend)
             t_w = _add(t_w, more)
             if t_bias is None:
                 t_bias = dy.new_zeros(ctx.w_size[0]) if ctx.bias_gradient else none

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import jacfwd, jacrev, vmap
+from torch.func import grad, jacfwd, jacrev, vmap
 
 import fastconv
 from fastconv.explain import describe
 from tests.fused.support import Case
+from tests.support.calls import PrimitiveCalls, shapes
 from tests.support.data import normal
 
 POOLED = (((2, 2), (2, 2), (0, 0)), ((3, 3), (2, 2), (1, 1)), None)
@@ -59,6 +63,50 @@ def test_each_gradient_alone(pool, wanted):
     dy = normal(ours.shape, 9, torch.float64)
     for one, other in zip(torch.autograd.grad(ours, chosen, dy), torch.autograd.grad(theirs, chosen, dy), strict=True):
         torch.testing.assert_close(one, other)
+
+
+PADDING = {"zeros": {}, "reflect": {}, "replicate": {}, "circular": {}, "constant": {"value": 1.5}}
+
+
+@pytest.mark.parametrize("backend", ["aten", "cuda"])
+@pytest.mark.parametrize("mode", PADDING)
+def test_filters_alone_learn_from_what_the_winners_saw(mode, backend):
+    """Where x is data, no map is made in backward. Strides, dilation, groups and every kind of padding."""
+    torch.manual_seed(0)
+    x, w, b = torch.randn(2, 4, 9, 8).double(), torch.randn(6, 2, 2, 3).double(), torch.randn(6).double()
+    w.requires_grad_(), b.requires_grad_()
+
+    def ours(w, b):
+        options = {"padding_mode": mode, "padding_value": PADDING[mode].get("value", 0.0), "backend": backend}
+        return fastconv.conv2d_global_max(x, w, b, (2, 1), (2, 1, 1, 3), (1, 2), 2, activation="silu", **options)
+
+    def theirs(w, b):
+        padded = F.pad(x, (1, 3, 2, 1), "constant" if mode == "zeros" else mode, **PADDING[mode])
+        return F.silu(F.conv2d(padded, w, b, (2, 1), 0, (1, 2), 2)).amax((2, 3))
+
+    dy = torch.randn(2, 6).double()
+    with PrimitiveCalls() as calls:
+        gradients = torch.autograd.grad(ours(w, b), (w, b), dy)
+    assert calls.names == ["conv2d_global_max", "conv2d_fprop", "conv2d_wgrad", "channel_sum"]
+    for arguments in calls.arguments[1:]:
+        assert max(map(math.prod, shapes(arguments))) <= 2 * 6 * 2 * 2 * 3, "more than the patches"
+    for one, other in zip(gradients, torch.autograd.grad(theirs(w, b), (w, b), dy), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.autograd.gradcheck(ours, (w, b), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(ours, (w, b))
+
+
+def test_gradients_of_each_sample_by_vmap_over_grad():
+    x, w = normal((3, 2, 9, 9), 1, torch.float64), normal((4, 2, 3, 3), 2, torch.float64)
+
+    def loss(best):
+        return lambda w, x: (best(x[None], w) ** 2).sum()
+
+    ours, theirs = (
+        vmap(grad(loss(best)), in_dims=(None, 0))(w, x)
+        for best in (fastconv.conv2d_global_max, lambda x, w: F.conv2d(x, w).amax((2, 3)))
+    )
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("pool", POOLED, ids=IDS)
