@@ -194,7 +194,7 @@ std::vector<Candidate> candidates_of(const AnyProblem& any) {
       [&](const auto& problem) {
         for (const auto& family : families(problem)) {
           for (const std::string& config : family.configs(problem)) {
-            Candidate candidate{family.name, config, family.can_implement(problem, config), {}};
+            Candidate candidate{family.name, config, why_not(family, problem, config), {}};
             if (candidate.reason.empty()) candidate.description = family.prepare(problem, config).description;
             found.push_back(candidate);
           }
@@ -249,7 +249,7 @@ class Plan {
         for (const std::string& name : configs) names += (names.empty() ? "" : ", ") + ("'" + name + "'");
         throw std::invalid_argument("config is '" + config_ + "', but " + kernel_ + " has " + names);
       }
-      std::string reason = family.can_implement(problem, config_);
+      std::string reason = why_not(family, problem, config_);
       if (!reason.empty())
         throw std::invalid_argument(kernel_ + " '" + config_ + "' cannot run this problem: " + reason);
       prepared_ = family.prepare(problem, config_);

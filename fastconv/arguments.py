@@ -28,13 +28,22 @@ IntOrPair = int | Sequence[int]
 # --- one argument at a time -------------------------------------------------------------------------------------------
 
 
+def _in_range(function: str, name: str, value: int, whole: Any) -> int:
+    """The int itself where PyTorch can hold it; ValueError as PyTorch raises it."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(
+            f"{function}(): {name} is {whole}; Overflow when unpacking long long, it must be between -2**63 and 2**63 - 1"
+        )
+    return value
+
+
 def _integer(function: str, name: str, value: Any, whole: Any, accepted: str = "an int or a tuple of two ints") -> int:
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
-        return value
+        return _in_range(function, name, value, whole)
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)  # numpy's integers, tensors of one integer
+        return _in_range(function, name, operator.index(value), whole)  # numpy's integers, tensors of one integer
     except TypeError:
         raise TypeError(
             f"{function}(): {name} is {whole!r} of type {type(whole).__name__}, but must be {accepted}"
@@ -44,7 +53,7 @@ def _integer(function: str, name: str, value: Any, whole: Any, accepted: str = "
 def pair(function: str, name: str, value: IntOrPair) -> Pair:
     """(vertical, horizontal) of an int or of one or two of them."""
     if type(value) is tuple and len(value) == 2 and type(value[0]) is int and type(value[1]) is int:
-        return value
+        return _in_range(function, name, value[0], value), _in_range(function, name, value[1], value)
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         number = _integer(function, name, value, value)
         return number, number
@@ -91,7 +100,7 @@ def backend(function: str, value: str | None) -> str:
 def group_count(function: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{function}(): groups is {value!r} of type {type(value).__name__}, but must be an int")
-    if value < 1:
+    if _in_range(function, "groups", value, value) < 1:
         raise RuntimeError(
             f"{function}(): groups is {value}; non-positive groups is not supported, it must be 1 or more"
         )
@@ -101,14 +110,17 @@ def group_count(function: str, value: int) -> int:
 # --- tensors ----------------------------------------------------------------------------------------------------------
 
 
+_OPTIONAL_TENSORS = ("bias", "residual")
+
+
 def tensors(function: str, **named: Tensor | None) -> None:
-    """The first is the input; all the others that are there must be tensors like it."""
+    """The first is the input; all the others that are there must be tensors like it, and only some may be absent."""
     (first, reference), *others = named.items()
     if not isinstance(reference, Tensor):
         raise TypeError(f"{function}(): {first} must be Tensor, not {type(reference).__name__}")
     dtype, device = reference.dtype, reference.device
     for name, tensor in others:
-        if tensor is None:
+        if tensor is None and name in _OPTIONAL_TENSORS:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{function}(): {name} must be Tensor, not {type(tensor).__name__}")
@@ -354,6 +366,13 @@ def check_residual(function: str, residual: Tensor, sizes: Sequence[int]) -> Non
         raise RuntimeError(
             f"{function}(): residual has the sizes {list(residual.shape)}, but must have the output's, {list(sizes)}"
         )
+
+
+def flag(function: str, name: str, value: bool) -> bool:
+    """PyTorch takes a bool here, and not what is merely true or false."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{function}(): {name} is {value!r}, but must be bool, not {type(value).__name__}")
+    return value
 
 
 def check_pool(

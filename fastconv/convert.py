@@ -95,6 +95,9 @@ def convert(
     Only exact instances are replaced, and those whose parametrization is all that makes them a subclass: what another subclass
     does differently is not known. A model wrapped by torch.compile or DistributedDataParallel may be given as it is.
 
+    Layers that are fastconv's already are left alone, unless a backend is named that they do not have: those that an earlier
+    call converted get it, and those that were built as fastconv's are reported as left.
+
     Args:
         backend: what the layers are to insist on; None or "auto" lets each choose.
         memory_format: torch.channels_last lays the weights of the converted layers so, as `module.to(memory_format=...)` does.
@@ -124,6 +127,8 @@ def convert(
     layers = []
     for names, module in _named_once(model, "convert"):
         if not _is_candidate(module):
+            if isinstance(module, tuple(_ORIGINALS)) and backend not in (None, module.backend or "auto"):
+                layers.append(_with_backend(names, module, backend))
             continue
         was = _full_name(type(module))
         reason = _why_left(module)
@@ -136,6 +141,17 @@ def convert(
                 module.to(memory_format=memory_format)
         layers.append(ConvertedLayer(names, was, "" if reason else _full_name(type(module)), reason))
     return ConversionReport(tuple(layers))
+
+
+def _with_backend(names: tuple[str, ...], module: torch.nn.Module, backend: str) -> ConvertedLayer:
+    """What becomes of a layer that is fastconv's already and has another backend."""
+    name = _full_name(type(module))
+    if _MARK not in module.__dict__:
+        return ConvertedLayer(
+            names, name, "", f"built as fastconv's, with backend={module.backend!r}: set the attribute"
+        )
+    module.backend = backend
+    return ConvertedLayer(names, name, name, "")
 
 
 def revert(model: torch.nn.Module) -> ConversionReport:

@@ -142,6 +142,8 @@ def check(seed: int | None = None, order: str = "shuffled") -> Iterator[int]:
         raise ValueError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
     if seed is None:
         seed = secrets.randbits(32)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an int in 0 .. 2**63 - 1 or None, got {seed!r} of type {type(seed).__name__}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be in 0 .. 2**63 - 1, got {seed}")
     outer = _current_watch()

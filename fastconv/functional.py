@@ -88,7 +88,11 @@ def conv2d(
         # PyTorch's answer to an input without channels is an output without channels.
         batch, _, height, width = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
         y = _of_nothing(x, weight, (batch, 0, height, width))
-        return y if input.dim() == 4 else y.squeeze(0)
+        y = y if input.dim() == 4 else y.squeeze(0)
+        if residual is None:
+            return y
+        arguments.check_residual(name, residual, y.shape)
+        return y + residual
     if residual is not None:
         sizes = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
         arguments.check_residual(name, residual, sizes if input.dim() == 4 else sizes[1:])
@@ -342,8 +346,9 @@ def max_pool2d(
     dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
     padding = arguments.pair(name, "padding", padding)
     x = arguments.with_batch(name, "input", input)
+    ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
     arguments.check_pool(name, x.shape, kernel, stride, padding, dilation, ceil_mode)
-    window = (kernel, stride, padding, dilation, bool(ceil_mode), chosen_backend)
+    window = (kernel, stride, padding, dilation, ceil_mode, chosen_backend)
     y, offsets = library.max_pool2d_forward(x, *window)
     if not return_indices:
         return y if input.dim() == 4 else y.squeeze(0)
@@ -372,4 +377,4 @@ def _has_zero_channels(x: Tensor, weight: Tensor) -> bool:
 
 def _of_nothing(x: Tensor, weight: Tensor, sizes: Sequence[int]) -> Tensor:
     """An output without elements, of an input without elements, connected to the graph."""
-    return (x.sum() + weight.sum()).expand(sizes).contiguous()
+    return x.new_zeros(sizes) + (x.sum() + weight.sum())

@@ -92,6 +92,21 @@ def test_backend_is_what_the_layers_insist_on():
         fastconv.convert(network(), backend="foo")
 
 
+def test_a_second_conversion_gives_its_backend_to_what_the_first_converted():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), fastconv.nn.Conv2d(1, 1, 1, backend="cuda"))
+    fastconv.convert(model, backend="cuda")
+    assert len(fastconv.convert(model)) == 0
+    assert len(fastconv.convert(model, backend="cuda")) == 0
+    report = fastconv.convert(model, backend="aten")
+    assert [(layer.names, layer.converted) for layer in report] == [(("0",), True), (("1",), False)]
+    assert "backend='cuda'" in report.left[0].reason
+    assert [layer.backend for layer in model] == ["aten", "cuda"]
+    fastconv.convert(model, backend="auto")
+    assert model[0].backend == "auto"
+    fastconv.revert(model)
+    assert type(model[0]) is torch.nn.Conv2d
+
+
 class Doubled(torch.nn.Conv2d):
     def forward(self, input):
         return 2 * super().forward(input)

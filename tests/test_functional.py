@@ -94,10 +94,21 @@ def test_output_padding_past_the_stride():
 def test_input_without_channels_gives_an_output_without_channels_as_pytorchs_does():
     x, w = torch.randn(2, 0, 5, 5, requires_grad=True), torch.randn(3, 0, 3, 3, requires_grad=True)
     y, expected = fastconv.conv2d(x, w), F.conv2d(x, w)
-    assert y.shape == expected.shape
+    assert (y.shape, y.stride()) == (expected.shape, expected.stride())
     y.sum().backward()
     assert x.grad.shape == x.shape
     assert w.grad.shape == w.shape
+
+
+def test_residual_of_an_input_without_channels_must_fit():
+    x, w = torch.randn(2, 0, 5, 5), torch.randn(3, 0, 3, 3)
+    residual = torch.randn(2, 0, 3, 3, requires_grad=True)
+    y = fastconv.conv2d(x, w, residual=residual)
+    assert y.shape == (2, 0, 3, 3)
+    y.sum().backward()
+    assert residual.grad.shape == residual.shape
+    with pytest.raises(RuntimeError, match=r"residual has the sizes \[2, 3, 3, 3\].*\[2, 0, 3, 3\]"):
+        fastconv.conv2d(x, w, residual=torch.randn(2, 3, 3, 3))
 
 
 @pytest.mark.parametrize("sizes", [(0, 4, 5, 5), (0, 4, 0, 7)], ids=str)

@@ -23,6 +23,11 @@ namespace fastconv {
 
 constexpr int kDirectConvThreads = 128;
 
+// In float32 a sum is made of parts, of whole columns of taps and at least this many terms: one chain of all terms
+// loses several times as much to rounding. In float64 a chain is accurate enough, and parts would not fit into
+// registers.
+constexpr int kTermsOfAPart = 16;
+
 // One of the two spatial dimensions. In fprop all outputs have every tap. In dgrad, tap r reaches position x of the
 // gradient from y = (x + padding - r * dilation) / stride where that is whole: positions that are equal modulo the
 // stride, a phase, share their taps, each `tap_step` after the last.
@@ -242,11 +247,24 @@ __device__ __forceinline__ bool find_inputs(const DirectConvParameters<Index>& p
   return is_any;
 }
 
+template <typename Value, int kPixels, int kFilters>
+__device__ __forceinline__ void add_and_clear(Value (&totals)[kPixels][kFilters], Value (&sums)[kPixels][kFilters]) {
+#pragma unroll
+  for (int i = 0; i < kPixels; ++i) {
+#pragma unroll
+    for (int k = 0; k < kFilters; ++k) {
+      totals[i][k] += sums[i][k];
+      sums[i][k] = 0;
+    }
+  }
+}
+
 template <typename T, typename Index, int kFilters, int kPixels, bool kIsMapped>
 __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<AccumulatorOf<T>, Index>)
     direct_conv_kernel(const __grid_constant__ DirectConvParameters<Index> p) {
   using Value = AccumulatorOf<T>;
   using Offset = Unsigned<Index>;
+  constexpr bool kHasParts = sizeof(Value) == 4;
   const int pixel_threads = 1 << p.pixel_threads_log2;
   const int filter_threads = 1 << p.filter_threads_log2;
   const int block_filters = filter_threads * kFilters;
@@ -315,7 +333,8 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
     row_images = images_of(p, 0, input_row);
     column_images = images_of(p, 1, input_column);
   }
-  Value sums[kPixels][kFilters] = {};
+  Value sums[kPixels][kFilters] = {}, totals[kPixels][kFilters] = {};
+  int terms = 0;  // in sums
   const T* input = static_cast<const T*>(p.input);
   for (Index first_channel = 0; first_channel < p.reduced_channels; first_channel += p.stage_channels) {
     const int channels = min(static_cast<Index>(p.stage_channels), p.reduced_channels - first_channel);
@@ -372,6 +391,13 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
               }
             }
           }
+          if constexpr (kHasParts) {
+            terms += rows * channels;
+            if (terms >= kTermsOfAPart) {
+              add_and_clear(totals, sums);
+              terms = 0;
+            }
+          }
           column_shift += p.columns.input_step;
         }
       }
@@ -390,7 +416,7 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
 #pragma unroll
     for (int k = 0; k < kFilters; ++k) {
       own_pixels[i * next_pixel + filter_slot<Value, kFilters>(filter_threads, filter_lane, k) * filter_pitch] =
-          sums[i][k];
+          kHasParts ? totals[i][k] + sums[i][k] : sums[i][k];
     }
   }
   __syncthreads();

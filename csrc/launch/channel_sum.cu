@@ -97,7 +97,7 @@ Prepared prepare_as(const ChannelSumProblem& problem) {
     p.workspace = description.workspace_bytes > 0 ? arguments.workspace : nullptr;
     int64_t sums_bytes = problem.x.sizes[1] * static_cast<int64_t>(sizeof(T));
     // Static shared memory: nothing is asked for at launch.
-    LaunchShape launch_shape{"channel_sum", description.blocks, kChannelSumThreads, 0};
+    LaunchShape launch_shape{"channel_sum", description.blocks, description.threads, 0, kChannelSumThreads};
     launch_kernel(launch_shape, channel_sum_kernel<T, Index>, p,
                   {{"x", p.x, bytes_of(problem.x, sizeof(T))},
                    {"sums", p.sums, sums_bytes, true},

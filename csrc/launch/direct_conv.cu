@@ -247,8 +247,8 @@ Prepared prepare_as(const ConvProblem& problem, int tile_index) {
     p.output = is_fprop ? y : x;
     p.bias = problem.has_bias ? bias : nullptr;
     p.residual = problem.has_residual ? residual : nullptr;
-    LaunchShape launch_shape{is_fprop ? "direct_fprop" : "direct_dgrad", description.blocks, kDirectConvThreads,
-                             description.shared_bytes};
+    LaunchShape launch_shape{is_fprop ? "direct_fprop" : "direct_dgrad", description.blocks, description.threads,
+                             description.shared_bytes, kDirectConvThreads};
     launch_kernel(launch_shape, kernel, p,
                   {{"x", x, bytes_of(problem.x, sizeof(T)), !is_fprop},
                    {"w", w, bytes_of(problem.w, sizeof(T))},
@@ -287,12 +287,18 @@ const KernelFamily<ConvProblem> direct_fprop{
     "direct_fprop",
     "convolution by definition: any type, stride, padding of every mode, dilation, groups and layout; bias, residual "
     "and activation in the epilogue",
-    configs, can_implement, prepare};
+    configs,
+    can_implement,
+    prepare,
+    true};
 
 const KernelFamily<ConvProblem> direct_dgrad{
     "direct_dgrad",
     "gradient by input, or transposed convolution, as a gather over the taps of each stride phase; bias and "
     "activation in the epilogue",
-    configs, can_implement, prepare};
+    configs,
+    can_implement,
+    prepare,
+    true};
 
 }  // namespace fastconv

@@ -170,7 +170,8 @@ Prepared prepare_as(const ConvProblem& problem, int tile_index) {
       p.dy = y;
       p.dw = w;
       p.workspace = shape.splits.count > 1 ? arguments.workspace : nullptr;
-      LaunchShape launch_shape{"direct_wgrad", description.blocks, kDirectWgradThreads, description.shared_bytes};
+      LaunchShape launch_shape{"direct_wgrad", description.blocks, description.threads, description.shared_bytes,
+                               kDirectWgradThreads};
       launch_kernel(launch_shape, kernel, p,
                     {{"x", x, bytes_of(problem.x, sizeof(T))},
                      {"w", w, bytes_of(problem.w, sizeof(T)), true},
@@ -217,6 +218,9 @@ const KernelFamily<ConvProblem> direct_wgrad{"direct_wgrad",
                                              "gradient by weight: any type, stride, padding of every mode, "
                                              "dilation, groups and layout; with the bias gradient; splits of the sum "
                                              "are added up in order",
-                                             configs, can_implement, prepare};
+                                             configs,
+                                             can_implement,
+                                             prepare,
+                                             true};
 
 }  // namespace fastconv

@@ -33,7 +33,8 @@ struct LaunchShape {
   const char* kernel;  // its name in errors
   unsigned blocks;
   int threads;
-  int64_t shared_bytes = 0;
+  int64_t shared_bytes;
+  int launch_bound;  // the constant in the kernel's own __launch_bounds__; the emulator refuses a block beyond it
 };
 
 // Bytes from an operand's first element to the end of its last.
@@ -51,7 +52,7 @@ void launch_kernel(const LaunchShape& shape, void (*kernel)(Parameters), const P
   request.grid = dim3(shape.blocks);
   request.block = dim3(shape.threads);
   request.dynamic_shared_bytes = shape.shared_bytes;
-  request.max_threads = shape.threads;
+  request.max_threads = shape.launch_bound;
   request.function = reinterpret_cast<const void*>(kernel);
   for (const TensorRange& range : ranges) {
     if (range.begin == nullptr || range.bytes <= 0) continue;

@@ -103,7 +103,7 @@ Prepared prepare_as(const PoolProblem& problem) {
     p.output = is_backward ? x : is_indices ? indices : y;
     p.offsets = offsets;
     int64_t size = size_of(problem.dtype);
-    LaunchShape shape{names[static_cast<int>(problem.pass)], description.blocks, kPoolThreads, 0};
+    LaunchShape shape{names[static_cast<int>(problem.pass)], description.blocks, description.threads, 0, kPoolThreads};
     launch_kernel(shape, kernel, p,
                   {{"x", is_indices ? nullptr : x, bytes_of(problem.x, size), is_backward},
                    {"y", is_indices ? nullptr : y, bytes_of(problem.y, size), !is_backward},

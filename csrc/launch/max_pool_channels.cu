@@ -142,7 +142,7 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
     p.offsets = static_cast<uint8_t*>(offsets);
     const int64_t size = size_of(problem.dtype);
     const LaunchShape shape{backward ? "max_pool_channels_backward" : "max_pool_channels_forward", description.blocks,
-                            kChannelThreads, 0};
+                            description.threads, 0, kChannelThreads};
     launch_kernel(shape, kernel, p,
                   {{"x", x, bytes_of(problem.x, size), backward},
                    {"y", y, bytes_of(problem.y, size), !backward},

@@ -166,7 +166,7 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
     p.offsets = offsets;
     const int64_t size = size_of(problem.dtype);
     const LaunchShape shape{backward ? "max_pool_large_backward" : "max_pool_large_forward", description.blocks,
-                            kLargePoolThreads, 0};
+                            description.threads, 0, kLargePoolThreads};
     launch_kernel(shape, kernel, p,
                   {{"x", x, bytes_of(problem.x, size), backward},
                    {"y", y, bytes_of(problem.y, size), !backward},

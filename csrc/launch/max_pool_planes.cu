@@ -191,7 +191,7 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
     p.offsets = static_cast<uint8_t*>(offsets);
     const int64_t size = size_of(problem.dtype);
     const LaunchShape shape{backward ? "max_pool_planes_backward" : "max_pool_planes_forward", description.blocks,
-                            kPlaneThreads, description.shared_bytes};
+                            description.threads, description.shared_bytes, kPlaneThreads};
     launch_kernel(shape, kernel, p,
                   {{"x", x, bytes_of(problem.x, size), backward},
                    {"y", y, bytes_of(problem.y, size), !backward},

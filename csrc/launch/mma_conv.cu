@@ -4,7 +4,6 @@
 
 #include "kernels/mma_conv/reduce.cuh"
 #include "kernels/mma_conv/repack.cuh"
-#include "launch/tiling.h"
 
 namespace fastconv::mma {
 
@@ -30,7 +29,7 @@ std::string why_not_any(const ConvProblem& problem) {
   for (const Operand* operand : {&problem.x, &problem.y}) {
     if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
   }
-  return reason_for_padding(problem);
+  return "";
 }
 
 std::vector<std::string> names_by_rank(std::vector<Candidate> candidates) {
@@ -45,7 +44,8 @@ void launch_reduce(DataType dtype, const ReduceParameters& parameters, const voi
                    const Operand& output, const LaunchArguments& arguments, const Operand* residual) {
   const int element = size_of(dtype);
   const int64_t items = parameters.items + (parameters.partial_bias != nullptr ? parameters.bias_count : 0);
-  const LaunchShape shape{"reduce_splits", static_cast<unsigned>(divide_up(items, kReduceThreads)), kReduceThreads};
+  const LaunchShape shape{"reduce_splits", static_cast<unsigned>(divide_up(items, kReduceThreads)), kReduceThreads, 0,
+                          kReduceThreads};
   const int64_t columns = output.sizes[1];
   const auto launch = [&](auto kernel) {
     launch_kernel(shape, kernel, parameters,
@@ -64,7 +64,7 @@ void launch_reduce(DataType dtype, const ReduceParameters& parameters, const voi
 void launch_repack(DataType dtype, const RepackParameters& parameters, int64_t source_bytes, int64_t destination_bytes,
                    const Stream& stream) {
   const LaunchShape shape{"repack_weights", static_cast<unsigned>(divide_up(parameters.items, kRepackThreads)),
-                          kRepackThreads};
+                          kRepackThreads, 0, kRepackThreads};
   const auto launch = [&](auto kernel) {
     launch_kernel(
         shape, kernel, parameters,

@@ -107,14 +107,14 @@ class Launch {
     gather.weights = ready.weights;
     gather.out.bias = problem_.conv.has_bias ? bias : nullptr;
     parameters.parts_of_maps = reinterpret_cast<Best*>(static_cast<unsigned char*>(arguments.workspace) + parts_at_);
-    launch_kernel(
-        {"mma_conv_global_max", gather.tiles_of_split.divisor(), 32 * kernel.tile.warps(), kernel.shared_bytes},
-        kernel.function, parameters,
-        {{"x", ready.source, ready.source_bytes},
-         {"w", ready.weights, ready.weight_bytes},
-         {"bias", gather.out.bias, problem_.conv.y.sizes[1] * geometry_.element},
-         {"parts", parameters.parts_of_maps, part_bytes(problem_, kernel.tile), true}},
-        arguments.stream);
+    launch_kernel({"mma_conv_global_max", gather.tiles_of_split.divisor(), 32 * kernel.tile.warps(),
+                   kernel.shared_bytes, kernel.launch_bound},
+                  kernel.function, parameters,
+                  {{"x", ready.source, ready.source_bytes},
+                   {"w", ready.weights, ready.weight_bytes},
+                   {"bias", gather.out.bias, problem_.conv.y.sizes[1] * geometry_.element},
+                   {"parts", parameters.parts_of_maps, part_bytes(problem_, kernel.tile), true}},
+                  arguments.stream);
     merge(parameters, part_bytes(problem_, kernel.tile), y, indices, arguments.stream);
   }
 
@@ -129,7 +129,7 @@ class Launch {
     const int64_t column_blocks = divide_up(parameters.channels, kMergeColumns);
     parameters.column_blocks = FastDivider<uint32_t>(static_cast<uint32_t>(column_blocks));
     const LaunchShape shape{"merge_best", static_cast<unsigned>(problem_.conv.y.sizes[0] * column_blocks),
-                            kMergeColumns * kMergeShares};
+                            kMergeColumns * kMergeShares, 0, kMergeColumns * kMergeShares};
     const auto launch = [&](auto kernel) {
       launch_kernel(shape, kernel, parameters,
                     {{"parts", parameters.parts_of_maps, bytes},

@@ -159,7 +159,8 @@ class Launch {
     gather.out.vector_access = has_whole_chunks(problem_.pool.y, groups, chunk) && aligned(y, 16);
     parameters.pool.offsets = static_cast<uint8_t*>(offsets);
     parameters.pool.vector_offsets = has_whole_chunks(problem_.pool.offsets, groups, chunk) && aligned(offsets, chunk);
-    launch_kernel({"mma_conv_max_pool", gather.tiles_of_split.divisor(), 32 * kernel.tile.warps(), kernel.shared_bytes},
+    launch_kernel({"mma_conv_max_pool", gather.tiles_of_split.divisor(), 32 * kernel.tile.warps(), kernel.shared_bytes,
+                   kernel.launch_bound},
                   kernel.function, parameters,
                   {{"x", ready.source, ready.source_bytes},
                    {"w", ready.weights, ready.weight_bytes},

@@ -16,8 +16,8 @@ void add_fused_kernels(std::vector<Kernel<PoolGatherParameters>>& pool, std::vec
                        std::index_sequence<i...>) {
   const auto add = [&](auto shape, const Tile& tile) {
     using Shape = decltype(shape);
-    pool.push_back({tile, staged_shared_bytes<Shape>(), pool_gemm<Shape, narrow>});
-    best.push_back({tile, staged_shared_bytes<Shape>(), best_gemm<Shape, narrow>});
+    pool.push_back({tile, staged_shared_bytes<Shape>(), pool_gemm<Shape, narrow>, Shape::kThreads});
+    best.push_back({tile, staged_shared_bytes<Shape>(), best_gemm<Shape, narrow>, Shape::kThreads});
   };
   (add(TileShape<Element, precision, tiles[i].rows, tiles[i].columns, tiles[i].depth, tiles[i].stages,
                  tiles[i].warp_rows, tiles[i].warp_columns>{},

@@ -283,7 +283,7 @@ class GatherLaunch {
     const int64_t blocks = int64_t{parameters.tiles_of_split.divisor()} * splits_;
     const bool split = parameters.out.partial != nullptr;
     launch_kernel({geometry_.transposed ? "mma_dgrad" : "mma_fprop", static_cast<unsigned>(blocks),
-                   32 * kernel.tile.warps(), kernel.shared_bytes},
+                   32 * kernel.tile.warps(), kernel.shared_bytes, kernel.launch_bound},
                   kernel.function, parameters,
                   {{geometry_.transposed ? "dy" : "x", ready.source, ready.source_bytes},
                    {"w", ready.weights, ready.weight_bytes},

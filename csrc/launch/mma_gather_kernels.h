@@ -14,7 +14,8 @@ std::vector<Kernel<GatherParameters>> compile_gather(std::index_sequence<i...>) 
   return {[] {
     using Shape = TileShape<Element, precision, tiles[i].rows, tiles[i].columns, tiles[i].depth, tiles[i].stages,
                             tiles[i].warp_rows, tiles[i].warp_columns>;
-    return Kernel<GatherParameters>{tiles[i], gather_shared_bytes<Shape>(), gather_gemm<Shape, narrow>};
+    return Kernel<GatherParameters>{tiles[i], gather_shared_bytes<Shape>(), gather_gemm<Shape, narrow>,
+                                    Shape::kThreads};
   }()...};
 }
 

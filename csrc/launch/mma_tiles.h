@@ -29,6 +29,7 @@ struct Kernel {
   Tile tile;
   int shared_bytes;
   void (*function)(Parameters);
+  int launch_bound;  // the function's own
 };
 
 // Of fprop, dgrad and transposed convolution: rows are pixels, columns filters.

@@ -238,15 +238,15 @@ class WgradLaunch {
     const auto bytes = [&](const Operand& operand, int64_t converted) {
       return converted > 0 ? converted : bytes_of(operand, element);
     };
-    launch_kernel(
-        {"mma_wgrad", parameters.tiles_of_split.divisor() * splits_, 32 * kernel.tile.warps(), kernel.shared_bytes},
-        kernel.function, parameters,
-        {{"dy", parameters.gradient, bytes(problem_.y, geometry_.gradient_bytes)},
-         {"x", parameters.source, bytes(problem_.x, geometry_.source_bytes)},
-         {"dw", split ? nullptr : parameters.out.output, bytes_of(problem_.w, element), true},
-         {"bias_gradient", parameters.bias_gradient, problem_.w.sizes[0] * element, true},
-         {"partial", parameters.out.partial, geometry_.partial_bytes(problem_, splits_), true}},
-        arguments.stream);
+    launch_kernel({"mma_wgrad", parameters.tiles_of_split.divisor() * splits_, 32 * kernel.tile.warps(),
+                   kernel.shared_bytes, kernel.launch_bound},
+                  kernel.function, parameters,
+                  {{"dy", parameters.gradient, bytes(problem_.y, geometry_.gradient_bytes)},
+                   {"x", parameters.source, bytes(problem_.x, geometry_.source_bytes)},
+                   {"dw", split ? nullptr : parameters.out.output, bytes_of(problem_.w, element), true},
+                   {"bias_gradient", parameters.bias_gradient, problem_.w.sizes[0] * element, true},
+                   {"partial", parameters.out.partial, geometry_.partial_bytes(problem_, splits_), true}},
+                  arguments.stream);
   }
 
   void reduce(const WgradParameters& wgrad, void* bias_gradient, const LaunchArguments& arguments) const {

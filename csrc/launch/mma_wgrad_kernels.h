@@ -14,7 +14,7 @@ std::vector<Kernel<WgradParameters>> compile_wgrad(std::index_sequence<i...>) {
   return {[] {
     using Shape = TileShape<Element, precision, tiles[i].rows, tiles[i].columns, tiles[i].depth, tiles[i].stages,
                             tiles[i].warp_rows, tiles[i].warp_columns>;
-    return Kernel<WgradParameters>{tiles[i], wgrad_shared_bytes<Shape>(), wgrad_gemm<Shape, narrow>};
+    return Kernel<WgradParameters>{tiles[i], wgrad_shared_bytes<Shape>(), wgrad_gemm<Shape, narrow>, Shape::kThreads};
   }()...};
 }
 

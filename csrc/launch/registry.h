@@ -48,7 +48,41 @@ struct KernelFamily {
   std::string (*can_implement)(const Problem&, const std::string& config);
   // Called only where can_implement agreed.
   Prepared (*prepare)(const Problem&, const std::string& config);
+  // Whether can_implement judges padding modes. A family that does not say so knows zeros only, and is asked no
+  // further.
+  bool knows_padding_modes = false;
 };
+
+// For kernels, or tiles of kernels, without the index maps of the other padding modes.
+inline std::string reason_for_padding(const ConvProblem& problem) {
+  if (problem.is_zero_padded()) return "";
+  return std::string("padding mode ") + name_of(problem.padding_mode) + ": this kernel knows zeros only";
+}
+
+inline const ConvProblem* convolution_of(const ConvProblem& problem) {
+  return &problem;
+}
+inline const ConvProblem* convolution_of(const ConvMaxPoolProblem& problem) {
+  return &problem.conv;
+}
+inline const ConvProblem* convolution_of(const ConvGlobalMaxProblem& problem) {
+  return &problem.conv;
+}
+template <class Problem>
+const ConvProblem* convolution_of(const Problem&) {
+  return nullptr;
+}
+
+// One line that says why the family cannot run the problem with this configuration; empty where it can.
+template <class Problem>
+std::string why_not(const KernelFamily<Problem>& family, const Problem& problem, const std::string& config) {
+  const ConvProblem* convolution = convolution_of(problem);
+  if (convolution != nullptr && !family.knows_padding_modes) {
+    std::string reason = reason_for_padding(*convolution);
+    if (!reason.empty()) return reason;
+  }
+  return family.can_implement(problem, config);
+}
 
 // A new kernel is a new entry in these tables, in registry.cu.
 const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass);

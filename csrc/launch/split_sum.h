@@ -68,7 +68,8 @@ void launch_split_sum(const char* name, const Operand& output, int splits, const
   p.channels = DividerOf<Index>(output.sizes[1]);
   p.rows = DividerOf<Index>(output.sizes[2]);
   p.columns = DividerOf<Index>(output.sizes[3]);
-  LaunchShape shape{name, static_cast<unsigned>(ceil_div(output.count(), kSplitSumThreads)), kSplitSumThreads, 0};
+  LaunchShape shape{name, static_cast<unsigned>(ceil_div(output.count(), kSplitSumThreads)), kSplitSumThreads, 0,
+                    kSplitSumThreads};
   launch_kernel(shape, split_sum_kernel_of<T, Index>(), p,
                 {{"workspace", parts, splits * output.count() * static_cast<int64_t>(sizeof(AccumulatorOf<T>))},
                  {"output", destination, bytes_of(output, sizeof(T)), true}},

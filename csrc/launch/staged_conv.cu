@@ -318,7 +318,7 @@ struct Launches {
       p.out.output = geometry.transposed ? x : y;
       p.out.residual = problem.has_residual ? residual : nullptr;
       p.out.vector_access = p.out.vector_access && mma::is_aligned(p.out.output) && mma::is_aligned(p.out.residual);
-      launch_kernel({name, one.blocks, kThreads, one.shared_bytes}, kernel_of(problem), p,
+      launch_kernel({name, one.blocks, kThreads, one.shared_bytes, kThreads}, kernel_of(problem), p,
                     {{geometry.transposed ? "dy" : "x", source, source_bytes},
                      {"w", w, bytes_of(problem.w, element)},
                      {geometry.transposed ? "dx" : "y", p.out.output, bytes_of(geometry.output, element), true},

@@ -36,12 +36,6 @@ inline std::string reason_for_blocks(int64_t blocks) {
   return "needs " + std::to_string(blocks) + " blocks, more than a grid holds (" + std::to_string(kMostBlocks) + ")";
 }
 
-// For kernels, or tiles of kernels, without the index maps of the other padding modes.
-inline std::string reason_for_padding(const ConvProblem& problem) {
-  if (problem.is_zero_padded()) return "";
-  return std::string("padding mode ") + name_of(problem.padding_mode) + ": this kernel knows zeros only";
-}
-
 template <typename T>
 struct TypeTag {
   using type = T;

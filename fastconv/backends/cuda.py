@@ -6,6 +6,7 @@ torch's allocator. Nothing here falls back to ATen.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from types import ModuleType
@@ -20,6 +21,10 @@ from fastconv.plan import Candidate, Plan
 from fastconv.problem import ChannelSumProblem, ConvGlobalMaxProblem, FusedProblem, Operand, PoolProblem, Problem
 
 OLDEST_CAPABILITY = 80
+
+_LARGEST_INT32, _LARGEST_INT64 = 2**31 - 1, 2**63 - 1
+#: Fields of problems that are an int in the core; sizes and strides have 64 bits.
+_NUMBERS = ("kernel", "stride", "padding", "dilation", "groups")
 
 
 class CudaBackend:
@@ -39,13 +44,16 @@ class CudaBackend:
         if target.capability < OLDEST_CAPABILITY:
             reason = f"the kernels need compute capability 8.0 or later, {target.name} has {target.capability / 10}"
             return [Candidate(self.name, problem.op, "", reason)]
+        reason = _beyond_the_core(problem)
+        if reason:
+            return [Candidate(self.name, problem.op, "", reason)]
         found = []
         if isinstance(problem, FusedProblem):
             found.append(unfused.candidate(self, problem))
         module = _module(target.device_type)
         try:
             compiled = module.candidates(_compiled_problem(module, problem))
-        except (ValueError, TypeError) as error:  # TypeError: a number beyond the core's int
+        except ValueError as error:
             return [*found, Candidate(self.name, problem.op, "", str(error))]
         for candidate in compiled:
             details = dict(candidate.details)
@@ -88,6 +96,20 @@ def _type_name(dtype: torch.dtype) -> str:
 
 def _sizes_and_strides(operand: Operand) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return operand.sizes, operand.strides
+
+
+def _beyond_the_core(problem: Problem) -> str:
+    """Why the numbers of the problem do not fit into the core's; empty where they do."""
+    if isinstance(problem, FusedProblem):
+        return _beyond_the_core(problem.conv) or _beyond_the_core(problem.pool)
+    for field in dataclasses.fields(problem):
+        value = getattr(problem, field.name)
+        if isinstance(value, Operand):
+            if max(*value.sizes, *value.strides) > _LARGEST_INT64:
+                return f"{field.name} of sizes {list(value.sizes)} has strides of more than 2**63 - 1"
+        elif field.name in _NUMBERS and max(value if isinstance(value, tuple) else (value,)) > _LARGEST_INT32:
+            return f"{field.name} is {value}; the kernels take up to 2**31 - 1"
+    return ""
 
 
 def _compiled_problem(module: ModuleType, problem: Problem) -> Any:

@@ -159,3 +159,20 @@ def test_old_devices_are_refused_in_words():
 def test_names_of_backends():
     assert set(backends.NAMES) == {"cuda", "triton", "aten"}
     assert backends.get("cuda").name == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x, w: fastconv.conv2d(x, w, stride=2**31, backend="cuda"), r"stride is \(2147483648, 2147483648\)"),
+        (lambda x, w: fastconv.conv2d(x, w[..., :1, :1], dilation=(1, 2**40), backend="cuda"), "dilation is"),
+        (lambda x, w: fastconv.conv2d(x, w, padding=2**31 - 1, backend="cuda"), r"y of sizes \[1, 3, .*2\*\*63 - 1"),
+        (lambda x, w: fastconv.max_pool2d(x, 2, stride=2**31, backend="cuda"), "stride is"),
+    ],
+)
+def test_numbers_beyond_the_core_are_refused_in_words(call, words):
+    """Not with the text of the binding, which lists its signatures."""
+    x, w = torch.ones(1, 2, 4, 5), torch.ones(3, 2, 3, 3)
+    with pytest.raises(RuntimeError, match=words) as error:
+        call(x, w)
+    assert "incompatible constructor arguments" not in str(error.value)

@@ -172,11 +172,22 @@ BAD_CALLS = [
     pool("input", "int64", RuntimeError, input=tensor(2, 4, 6, 7, dtype=torch.int64)),
     # PyTorch's convolution of a CPU and a meta tensor returns a meta tensor; of a CPU and a GPU tensor, RuntimeError.
     *both("weight", "meta", RuntimeError, weight=torch.ones(6, 4, 3, 3, device="meta")),
+    # Numbers beyond 64 bits, which PyTorch cannot unpack.
+    *both("stride", "9223372036854775808", stride=2**63),
+    *both("dilation", "1180591620717411303424", dilation=2**70),
+    *both("padding", "9223372036854775808", padding=2**63),
+    *both("groups", "9223372036854775808", groups=2**63),
+    pool("kernel_size", "9223372036854775808", kernel_size=2**63),
+    pool("stride", "-9223372036854775809", stride=-(2**63) - 1),
+    # Flags.
+    pool("ceil_mode", "None", ceil_mode=None),
+    pool("ceil_mode", "1", ceil_mode=1),
     # Arguments PyTorch does not have.
     *both("activation", "softmax", ValueError, activation="softmax"),
     *both("backend", "cudnn", ValueError, backend="cudnn"),
     pool("backend", "cudnn", ValueError, backend="cudnn"),
     conv("padding_mode", "mirror", ValueError, padding_mode="mirror"),
+    *both("weight", "NoneType", weight=None),
     conv("residual", "2, 6, 4, 4", RuntimeError, residual=tensor(2, 6, 4, 4)),
     conv("residual", "float64", RuntimeError, residual=tensor(2, 6, 4, 5, dtype=torch.float64)),
     conv("residual", "float", TypeError, residual=1.0),

@@ -101,6 +101,8 @@ def test_bad_argument_is_taken(probes):
         emulator.check(order="random"),
     ):
         pass
+    with pytest.raises(TypeError, match=r"seed must be an int.*'a' of type str"), emulator.check(seed="a"):
+        pass
     with pytest.raises(ValueError, match="seed must be in 0"), emulator.check(seed=-1):
         pass
     with pytest.raises(ValueError, match="device must be one of sm_80, sm_90, got 'a100'"), emulator.device("a100"):
