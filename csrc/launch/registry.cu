@@ -8,14 +8,18 @@
 #include "launch/max_pool_windows.h"
 #include "launch/mma_conv.h"
 #include "launch/mma_fused.h"
+#include "launch/patch_conv.h"
+#include "launch/pointwise_conv.h"
 #include "launch/staged_conv.h"
 
 namespace fastconv {
 
 const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass) {
-  static const std::vector<KernelFamily<ConvProblem>> fprop{mma_fprop, stem_fprop, grouped_fprop, direct_fprop};
-  static const std::vector<KernelFamily<ConvProblem>> dgrad{mma_dgrad, grouped_dgrad, direct_dgrad};
-  static const std::vector<KernelFamily<ConvProblem>> wgrad{mma_wgrad, direct_wgrad};
+  static const std::vector<KernelFamily<ConvProblem>> fprop{mma_fprop,  pointwise_fprop, patch_fprop,
+                                                            stem_fprop, grouped_fprop,   direct_fprop};
+  static const std::vector<KernelFamily<ConvProblem>> dgrad{mma_dgrad, pointwise_dgrad, patch_dgrad, grouped_dgrad,
+                                                            direct_dgrad};
+  static const std::vector<KernelFamily<ConvProblem>> wgrad{mma_wgrad, pointwise_wgrad, patch_wgrad, direct_wgrad};
   return pass == ConvPass::fprop ? fprop : pass == ConvPass::dgrad ? dgrad : wgrad;
 }
 

@@ -11,30 +11,15 @@ namespace {
 constexpr int kMostStemChannels = 4;
 constexpr int kMostWeightBytes = 64 * 1024;
 
-std::string why_not_any(const ConvProblem& problem) {
-  if (problem.dtype == DataType::float64) return "tensor cores have no float64 convolution here";
-  if (problem.target.capability < 80) return "needs compute capability 8.0 or later";
-  if (problem.x.count() == 0 || problem.w.count() == 0 || problem.y.count() == 0) return "an operand is empty";
-  for (const Operand* operand : {&problem.x, &problem.y}) {
-    if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
-  }
-  return "";
-}
-
-bool is_planes(const Operand& operand) {
-  return operand.strides[3] == 1 || operand.sizes[3] == 1;
-}
-
 std::string why_not_stem(const ConvProblem& problem) {
   const std::string reason = why_not_any(problem);
   if (!reason.empty()) return reason;
-  const auto& [sizes, strides] = problem.x;
+  const int64_t channels = problem.x.sizes[1];
   if (problem.groups != 1) return "grouped: this kernel is for first layers";
-  if (sizes[1] > kMostStemChannels) {
-    return std::to_string(sizes[1]) + " input channels; accepted are 1 to " + std::to_string(kMostStemChannels);
+  if (channels > kMostStemChannels) {
+    return std::to_string(channels) + " input channels; accepted are 1 to " + std::to_string(kMostStemChannels);
   }
-  const bool pixels_touch = (strides[1] == 1 || sizes[1] == 1) && strides[3] == sizes[1];
-  if (!pixels_touch && !is_planes(problem.x)) return "x is neither channels-last nor NCHW: rows of it have gaps";
+  if (!has_dense_pixels(problem.x)) return "x is neither channels-last nor NCHW: rows of it have gaps";
   return "";
 }
 
@@ -75,71 +60,13 @@ struct Launch {
   int64_t source_bytes = 0;   // that the tiles stage, in 32-byte sectors for the rows of an image
 };
 
-// A multiple of `unit` for which `is_spread(step + gap)` holds.
-template <class IsSpread>
-int gap_for(int step, int unit, const IsSpread& is_spread) {
-  int gap = 0;
-  while (!is_spread(step + gap)) gap += unit;
-  return gap;
-}
-
-// Eight neighbouring pixels are read at once: by words, four of each, which lie in different banks where pixels are
-// 4, 12, 20 ... words apart, and in the same words or in different banks where they are up to 4 apart; by chunks of 16
-// bytes, where pixels are an odd number of chunks apart.
-int gap_of_columns(const Geometry& geometry, int step_bytes) {
-  if (!geometry.by_words) return gap_for(step_bytes, 16, [](int bytes) { return bytes / 16 % 2 == 1; });
-  return gap_for(step_bytes, 4, [](int bytes) { return bytes <= 16 || bytes / 4 % 8 == 4; });
-}
-
-Axis axis_of(const AxisPlan& plan, int tile_outputs, bool leave_gaps_out) {
-  Axis axis{};
-  axis.outputs = plan.outputs;
-  axis.output_first = plan.output_first;
-  axis.output_step = plan.output_step;
-  axis.step = plan.step;
-  axis.origin = plan.origin;
-  axis.source_size = plan.source_size;
-  const int period = leave_gaps_out ? std::min(plan.step, std::max(plan.span(), 1)) : plan.step;
-  axis.period = FastDivider<uint32_t>(period);
-  axis.image_size = plan.taps == 0 ? 0 : (tile_outputs - 1) * period + plan.span();
-  return axis;
-}
-
-int round_to(int64_t value, int multiple) {
-  return static_cast<int>(mma::round_up(value, multiple));
-}
-
 // Everything but the pointers and the strides of the source, which may be converted.
 Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan& rows, const AxisPlan& columns,
                    int tile_width_log2) {
   Launch launch;
   Parameters& p = launch.parameters;
-  const int tile_width = 1 << tile_width_log2, tile_height = kTileRows / tile_width, element = geometry.element;
-  p.rows = axis_of(rows, tile_height, true);
-  p.columns = axis_of(columns, tile_width, !geometry.by_words);
-  const bool empty = rows.taps == 0 || columns.taps == 0;
-  if (empty) p.rows.image_size = p.columns.image_size = 0;
-  p.tile_width_log2 = tile_width_log2;
-
-  // The sum.
-  const int step_depth = 32 / element;
-  int tap_elements = geometry.unit_channels, terms;
-  if (geometry.by_words) {
-    tap_elements = round_to(int64_t{columns.taps} * geometry.channel_pitch, 4 / element);
-    terms = rows.taps * tap_elements;
-  } else {
-    terms = rows.taps * columns.taps * tap_elements;
-  }
-  p.steps = empty ? 0 : static_cast<int>(ceil_div(terms, step_depth));
-  p.taps_down = empty ? 0 : rows.taps;
-  p.taps_across = columns.taps;
-  p.dilation_rows = rows.dilation;
-  p.dilation_columns = columns.dilation;
-  p.channel_pitch = geometry.channel_pitch;
-  p.inner = FastDivider<uint32_t>(tap_elements);
-  p.pitch = FastDivider<uint32_t>(geometry.channel_pitch);
-  p.taps_across_divider = FastDivider<uint32_t>(columns.taps);
-  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * step_depth);
+  const int element = geometry.element, step_depth = 32 / element;
+  lay_out_sum(p, geometry, rows, columns);
   p.weight_pitch = std::max(p.steps, 1) * 32 + 16;
 
   geometry.choose_kernel(kernels_for(problem), kMostWeightBytes, p.weight_pitch);
@@ -150,34 +77,18 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   p.unit_channels = geometry.unit_channels;
   p.group_filters = FastDivider<uint32_t>(geometry.group_filters);
   p.group_channels = FastDivider<uint32_t>(geometry.group_channels);
-  p.all_filters = static_cast<int>(geometry.output.sizes[1]);
-  p.all_channels = static_cast<int>(geometry.source.sizes[1]);
   p.groups = geometry.groups;
-
-  const int64_t batch = geometry.output.sizes[0];
-  const int64_t down = ceil_div(rows.outputs, tile_height), across = ceil_div(columns.outputs, tile_width);
-  p.tiles = static_cast<uint32_t>(std::min<int64_t>(batch * down * across, UINT32_MAX));
-  p.tiles_down = FastDivider<uint32_t>(down);
-  p.tiles_across = FastDivider<uint32_t>(across);
   p.slabs = FastDivider<uint32_t>(slabs);
 
-  // Shared memory.
-  const int slab_bytes = p.units * p.unit_channels * element;
-  p.column_pitch = geometry.by_words ? geometry.channel_pitch * element : slab_bytes;
-  const int period = static_cast<int>(p.columns.period.divisor());
-  p.column_gap = gap_of_columns(geometry, period * p.column_pitch);
-  const int row_bytes = p.columns.image_size * p.column_pitch + p.columns.image_size / period * p.column_gap;
-  p.row_pitch = round_to(row_bytes, 16);
-  const int places = geometry.by_words ? p.columns.image_size * p.all_channels : 0;
-  p.table_at = round_to(int64_t{p.units} * geometry.unit_columns * p.weight_pitch, 16);
-  p.places_at = p.table_at + p.steps * (geometry.by_words ? 8 : 2) * 4;
-  p.image_at = round_to(p.places_at + 2 * places, 16);
-  p.zero_at = p.image_at + p.rows.image_size * p.row_pitch;
-  p.staging_at = p.zero_at + 16;
+  // Eight neighbouring pixels are read at once: by words, four of each, which lie in different banks where pixels are
+  // 4, 12, 20 ... words apart, and in the same words or in different banks where they are up to 4 apart; by chunks of
+  // 16 bytes, where pixels are an odd number of chunks apart.
+  const bool by_words = geometry.by_words;
+  lay_out_image(p, geometry, rows, columns, tile_width_log2, p.units * p.unit_channels * element,
+                p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 8 : 2),
+                [&](int bytes) { return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1; });
   const int pass_columns = geometry.kernel.units * geometry.unit_columns;
   launch.shared_bytes = p.staging_at + int64_t{kThreads} / 32 * pass_columns * 20 * 4;
-  p.slab_chunks = FastDivider<uint32_t>(slab_bytes / 16);
-  p.image_columns = FastDivider<uint32_t>(p.columns.image_size);
 
   // The output.
   const Operand& output = geometry.output;
@@ -209,7 +120,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   p.weight_input = w.strides[geometry.transposed ? 0 : 1];
   p.weight_row = rows.tap_step * w.strides[2];
   p.weight_column = columns.tap_step * w.strides[3];
-  launch.weight_offset = empty ? 0 : rows.first_tap * w.strides[2] + columns.first_tap * w.strides[3];
+  launch.weight_offset = p.taps_down == 0 ? 0 : rows.first_tap * w.strides[2] + columns.first_tap * w.strides[3];
 
   // Blocks that stay, and what a tile is predicted to take: a roofline of tensor cores and shared memory.
   const mma::Machine machine = mma::Machine::of(problem.target);
@@ -222,7 +133,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
                                                         : precision == mma::Precision::tf32 ? 2
                                                                                             : 6);
   const double products = double(kTileRows) * p.units * geometry.unit_columns * p.steps * step_depth;
-  const double image_bytes = double(p.rows.image_size) * row_bytes;
+  const double image_bytes = double(p.rows.image_size) * p.row_pitch;
   const double reads = kThreads / 32.0 * p.units * p.steps * (8 + std::max(geometry.unit_columns / 4, 2));
   const double turned = double(kTileRows) * p.units * geometry.unit_columns / 16;
   const double wavefronts = reads + turned + image_bytes / (geometry.by_words ? 16 : 128);
@@ -231,19 +142,6 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   launch.seconds = tiles_each * tile_clocks / machine.clock;
   launch.source_bytes = static_cast<int64_t>(image_bytes) * p.tiles * slabs;
   return launch;
-}
-
-constexpr int kLeastWidthLog2 = 3, kMostWidthLog2 = 7;
-
-std::string config_name(int width_log2) {
-  return std::to_string(kTileRows >> width_log2) + "x" + std::to_string(1 << width_log2);
-}
-
-int parse_config(const std::string& text) {
-  for (int i = kLeastWidthLog2; i <= kMostWidthLog2; ++i) {
-    if (config_name(i) == text) return i;
-  }
-  return -1;
 }
 
 // All launches of a configuration, ready but for the pointers.
@@ -268,15 +166,7 @@ struct Launches {
       for (const AxisPlan& columns : axis_plans(problem, 1)) {
         Launch one = plan_launch(problem, geometry, rows, columns, width_log2);
         Parameters& p = one.parameters;
-        p.source_batch = source.strides[0];
-        p.source_channel = source.strides[1];
-        p.source_row = source.strides[2];
-        p.source_column = source.strides[3];
-        p.planes = by_words && is_planes(source) && !(source.sizes[1] == 1 && source.strides[3] == 1);
-        const int per_pixel = p.planes ? 1 : p.all_channels;
-        const int64_t line = int64_t{p.columns.image_size} * per_pixel;
-        p.line_chunks = FastDivider<uint32_t>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
-        p.lines_channels = FastDivider<uint32_t>(p.planes ? p.all_channels : 1);
+        set_source(p, geometry, source);
         shared_bytes = std::max(shared_bytes, one.shared_bytes);
         computing += one.seconds;
         halo_bytes += static_cast<double>(one.source_bytes);

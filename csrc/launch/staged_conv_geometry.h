@@ -93,4 +93,123 @@ struct Geometry {
   }
 };
 
+inline int round_to(int64_t value, int multiple) {
+  return static_cast<int>(mma::round_up(value, multiple));
+}
+
+inline bool is_planes(const Operand& operand) {
+  return operand.strides[3] == 1 || operand.sizes[3] == 1;
+}
+
+// Pixels of few channels that the staging by words can read: channels-last, or NCHW.
+inline bool has_dense_pixels(const Operand& operand) {
+  const auto& [sizes, strides] = operand;
+  return ((strides[1] == 1 || sizes[1] == 1) && strides[3] == sizes[1]) || is_planes(operand);
+}
+
+// Why no staged kernel takes the problem; empty where they may.
+inline std::string why_not_any(const ConvProblem& problem) {
+  if (problem.dtype == DataType::float64) return "tensor cores have no float64 convolution here";
+  if (problem.target.capability < 80) return "needs compute capability 8.0 or later";
+  if (problem.x.count() == 0 || problem.w.count() == 0 || problem.y.count() == 0) return "an operand is empty";
+  for (const Operand* operand : {&problem.x, &problem.y}) {
+    if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
+  }
+  return "";
+}
+
+// A configuration is the tile of output pixels, "8x16" for 8 rows of 16.
+constexpr int kLeastWidthLog2 = 3, kMostWidthLog2 = 7;
+
+inline std::string config_name(int width_log2) {
+  return std::to_string(kTileRows >> width_log2) + "x" + std::to_string(1 << width_log2);
+}
+
+inline int parse_config(const std::string& text) {
+  for (int i = kLeastWidthLog2; i <= kMostWidthLog2; ++i) {
+    if (config_name(i) == text) return i;
+  }
+  return -1;
+}
+
+inline Axis axis_of(const AxisPlan& plan, int tile_outputs, bool leave_gaps_out) {
+  Axis axis{};
+  axis.outputs = plan.outputs;
+  axis.output_first = plan.output_first;
+  axis.output_step = plan.output_step;
+  axis.step = plan.step;
+  axis.origin = plan.origin;
+  axis.source_size = plan.source_size;
+  const int period = leave_gaps_out ? std::min(plan.step, std::max(plan.span(), 1)) : plan.step;
+  axis.period = FastDivider<uint32_t>(period);
+  axis.image_size = plan.taps == 0 ? 0 : (tile_outputs - 1) * period + plan.span();
+  return axis;
+}
+
+// The order of the terms.
+inline void lay_out_sum(Parameters& p, const Geometry& geometry, const AxisPlan& rows, const AxisPlan& columns) {
+  const int step_depth = 32 / geometry.element;
+  const bool empty = rows.taps == 0 || columns.taps == 0;
+  int tap_elements = geometry.unit_channels, terms = rows.taps * columns.taps * tap_elements;
+  if (geometry.by_words) {
+    tap_elements = round_to(int64_t{columns.taps} * geometry.channel_pitch, 4 / geometry.element);
+    terms = rows.taps * tap_elements;
+  }
+  p.steps = static_cast<int>(ceil_div(terms, step_depth));
+  p.taps_down = empty ? 0 : rows.taps;
+  p.taps_across = columns.taps;
+  p.dilation_rows = rows.dilation;
+  p.dilation_columns = columns.dilation;
+  p.channel_pitch = geometry.channel_pitch;
+  p.inner = FastDivider<uint32_t>(tap_elements);
+  p.pitch = FastDivider<uint32_t>(geometry.channel_pitch);
+  p.taps_across_divider = FastDivider<uint32_t>(columns.taps);
+  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * step_depth);
+}
+
+// Tiles, and the image in shared memory, after `first_bytes` of something else and a table of so many entries.
+// pixel_bytes: by chunks, of a pixel. is_spread: whether pixels so many bytes apart are read without bank conflicts.
+template <class IsSpread>
+void lay_out_image(Parameters& p, const Geometry& geometry, const AxisPlan& rows, const AxisPlan& columns,
+                   int tile_width_log2, int pixel_bytes, int first_bytes, int table_entries,
+                   const IsSpread& is_spread) {
+  const int tile_width = 1 << tile_width_log2, tile_height = kTileRows / tile_width;
+  p.tile_width_log2 = tile_width_log2;
+  p.rows = axis_of(rows, tile_height, true);
+  p.columns = axis_of(columns, tile_width, !geometry.by_words);
+  if (p.taps_down == 0) p.rows.image_size = p.columns.image_size = 0;
+  const int64_t down = ceil_div(rows.outputs, tile_height), across = ceil_div(columns.outputs, tile_width);
+  p.tiles = static_cast<uint32_t>(geometry.output.sizes[0] * down * across);
+  p.tiles_down = FastDivider<uint32_t>(down);
+  p.tiles_across = FastDivider<uint32_t>(across);
+  p.all_filters = static_cast<int>(geometry.output.sizes[1]);
+  p.all_channels = static_cast<int>(geometry.source.sizes[1]);
+
+  p.column_pitch = geometry.by_words ? geometry.channel_pitch * geometry.element : pixel_bytes;
+  const int period = static_cast<int>(p.columns.period.divisor());
+  while (!is_spread(period * p.column_pitch + p.column_gap)) p.column_gap += geometry.by_words ? 4 : 16;
+  p.row_pitch =
+      round_to(int64_t{p.columns.image_size} * p.column_pitch + p.columns.image_size / period * p.column_gap, 16);
+  const int places = geometry.by_words ? p.columns.image_size * p.all_channels : 0;
+  p.table_at = round_to(first_bytes, 16);
+  p.places_at = p.table_at + table_entries * 4;
+  p.image_at = round_to(p.places_at + 2 * places, 16);
+  p.zero_at = p.image_at + p.rows.image_size * p.row_pitch;
+  p.staging_at = p.zero_at + 16;
+  p.slab_chunks = FastDivider<uint32_t>(pixel_bytes / 16);
+  p.image_columns = FastDivider<uint32_t>(p.columns.image_size);
+}
+
+// Where the pixels lie; after lay_out_image.
+inline void set_source(Parameters& p, const Geometry& geometry, const Operand& source) {
+  p.source_batch = source.strides[0];
+  p.source_channel = source.strides[1];
+  p.source_row = source.strides[2];
+  p.source_column = source.strides[3];
+  p.planes = geometry.by_words && is_planes(source) && !(source.sizes[1] == 1 && source.strides[3] == 1);
+  const int64_t line = int64_t{p.columns.image_size} * (p.planes ? 1 : p.all_channels);
+  p.line_chunks = FastDivider<uint32_t>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
+  p.lines_channels = FastDivider<uint32_t>(p.planes ? p.all_channels : 1);
+}
+
 }  // namespace fastconv::staged

@@ -15,10 +15,10 @@ struct Fragments {
   uint32_t right[Shape::kColumnTiles][2];
 };
 
-// tile: [rows][kDepth], swizzled. Loads the fragments of mma step `step`.
+// left: [kRows][kDepth], swizzled. Loads the fragments of mma step `step`.
 template <class Shape>
-__device__ __forceinline__ void load_rowwise(Fragments<Shape>& fragments, const unsigned char* left,
-                                             const unsigned char* right, int warp_row, int warp_column, int step) {
+__device__ __forceinline__ void load_left_rowwise(Fragments<Shape>& fragments, const unsigned char* left, int warp_row,
+                                                  int step) {
   constexpr int kChunks = Shape::kDepth / Shape::kChunk;
   const int lane = threadIdx.x & 31;
 #pragma unroll
@@ -26,6 +26,14 @@ __device__ __forceinline__ void load_rowwise(Fragments<Shape>& fragments, const 
     const int row = warp_row + 16 * m + (lane & 15), chunk = 2 * step + (lane >> 4);
     ptx::load_matrices<4>(fragments.left[m], left + swizzled<kChunks>(row, chunk) * 16);
   }
+}
+
+// right: [kColumns][kDepth], swizzled.
+template <class Shape>
+__device__ __forceinline__ void load_right_rowwise(Fragments<Shape>& fragments, const unsigned char* right,
+                                                   int warp_column, int step) {
+  constexpr int kChunks = Shape::kDepth / Shape::kChunk;
+  const int lane = threadIdx.x & 31;
 #pragma unroll
   for (int n = 0; n < Shape::kColumnTiles; n += 2) {
     const int row = warp_column + 8 * n + (lane & 7) + ((lane >> 4) << 3), chunk = 2 * step + ((lane >> 3) & 1);
@@ -35,48 +43,69 @@ __device__ __forceinline__ void load_rowwise(Fragments<Shape>& fragments, const 
   }
 }
 
-// left: [kDepth][kRows], right: [kDepth][kColumns], swizzled.
 template <class Shape>
-__device__ __forceinline__ void load_depthwise(Fragments<Shape>& fragments, const unsigned char* left,
-                                               const unsigned char* right, int warp_row, int warp_column, int step) {
-  constexpr int kLeftChunks = Shape::kRows / Shape::kChunk, kRightChunks = Shape::kColumns / Shape::kChunk;
+__device__ __forceinline__ void load_rowwise(Fragments<Shape>& fragments, const unsigned char* left,
+                                             const unsigned char* right, int warp_row, int warp_column, int step) {
+  load_left_rowwise<Shape>(fragments, left, warp_row, step);
+  load_right_rowwise<Shape>(fragments, right, warp_column, step);
+}
+
+// A word of a float32 tile of rows of `chunks` chunks.
+template <int chunks>
+__device__ __forceinline__ uint32_t word_of(const unsigned char* tile, int row, int column) {
+  return reinterpret_cast<const uint32_t*>(tile)[swizzled_for_words<chunks>(row, column >> 2) * 4 + (column & 3)];
+}
+
+// left: [kDepth][kRows], swizzled.
+template <class Shape>
+__device__ __forceinline__ void load_left_depthwise(Fragments<Shape>& fragments, const unsigned char* left,
+                                                    int warp_row, int step) {
+  constexpr int kChunks = Shape::kRows / Shape::kChunk;
   const int lane = threadIdx.x & 31;
-  if constexpr (sizeof(typename Shape::Element) == 2) {
 #pragma unroll
-    for (int m = 0; m < Shape::kRowTiles; ++m) {
+  for (int m = 0; m < Shape::kRowTiles; ++m) {
+    if constexpr (sizeof(typename Shape::Element) == 2) {
       const int k = 16 * step + ((lane >> 4) << 3) + (lane & 7);
       const int chunk = warp_row / 8 + 2 * m + ((lane >> 3) & 1);
-      ptx::load_matrices<4, true>(fragments.left[m], left + swizzled<kLeftChunks>(k, chunk) * 16);
-    }
-#pragma unroll
-    for (int n = 0; n < Shape::kColumnTiles; n += 2) {
-      const int k = 16 * step + (lane & 15), chunk = warp_column / 8 + n + (lane >> 4);
-      uint32_t pair[4];
-      ptx::load_matrices<4, true>(pair, right + swizzled<kRightChunks>(k, chunk) * 16);
-      for (int i = 0; i < 4; ++i) fragments.right[n + i / 2][i % 2] = pair[i];
-    }
-  } else {
-    const int g = lane >> 2, t = lane & 3;
-    const auto word = [](const unsigned char* tile, int place, int column) {
-      return reinterpret_cast<const uint32_t*>(tile)[place * 4 + (column & 3)];
-    };
-#pragma unroll
-    for (int m = 0; m < Shape::kRowTiles; ++m) {
+      ptx::load_matrices<4, true>(fragments.left[m], left + swizzled<kChunks>(k, chunk) * 16);
+    } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int k = 8 * step + t + 4 * (i >> 1), column = warp_row + 16 * m + g + 8 * (i & 1);
-        fragments.left[m][i] = word(left, swizzled_for_words<kLeftChunks>(k, column >> 2), column);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < Shape::kColumnTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int k = 8 * step + t + 4 * i, column = warp_column + 8 * n + g;
-        fragments.right[n][i] = word(right, swizzled_for_words<kRightChunks>(k, column >> 2), column);
+        const int k = 8 * step + (lane & 3) + 4 * (i >> 1), column = warp_row + 16 * m + (lane >> 2) + 8 * (i & 1);
+        fragments.left[m][i] = word_of<kChunks>(left, k, column);
       }
     }
   }
+}
+
+// right: [kDepth][kColumns], swizzled.
+template <class Shape>
+__device__ __forceinline__ void load_right_depthwise(Fragments<Shape>& fragments, const unsigned char* right,
+                                                     int warp_column, int step) {
+  constexpr int kChunks = Shape::kColumns / Shape::kChunk;
+  const int lane = threadIdx.x & 31;
+#pragma unroll
+  for (int n = 0; n < Shape::kColumnTiles; n += 2) {
+    if constexpr (sizeof(typename Shape::Element) == 2) {
+      const int k = 16 * step + (lane & 15), chunk = warp_column / 8 + n + (lane >> 4);
+      uint32_t pair[4];
+      ptx::load_matrices<4, true>(pair, right + swizzled<kChunks>(k, chunk) * 16);
+      for (int i = 0; i < 4; ++i) fragments.right[n + i / 2][i % 2] = pair[i];
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int k = 8 * step + (lane & 3) + 4 * (i & 1), column = warp_column + 8 * (n + (i >> 1)) + (lane >> 2);
+        fragments.right[n + (i >> 1)][i & 1] = word_of<kChunks>(right, k, column);
+      }
+    }
+  }
+}
+
+template <class Shape>
+__device__ __forceinline__ void load_depthwise(Fragments<Shape>& fragments, const unsigned char* left,
+                                               const unsigned char* right, int warp_row, int warp_column, int step) {
+  load_left_depthwise<Shape>(fragments, left, warp_row, step);
+  load_right_depthwise<Shape>(fragments, right, warp_column, step);
 }
 
 // A float32 as the sum of two TF32 numbers, to 2^-23 of it.

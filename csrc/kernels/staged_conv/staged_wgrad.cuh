@@ -1,0 +1,321 @@
+// wgrad of stems and of groups of few channels: x and dy of a tile of output pixels are read once, into shared memory,
+// for all taps.
+//
+//   dw[filter, term] = sum over pixels of dy[pixel, filter] * x[place of pixel at term]
+//
+// Stems: all warps have the block's 64 filters, and each some of the terms (tap row, tap column, channel). Groups: each
+// warp has 16 filters and, tap by tap, the channels of their groups; products across groups are left. A block keeps its
+// sums over many tiles; the blocks' sums are added in order afterwards (kernels/split_sum.cuh).
+#pragma once
+
+#include "kernels/mma_conv/wgrad_gemm.cuh"
+#include "kernels/staged_conv/operands.cuh"
+
+namespace fastconv::staged {
+
+struct WgradParameters {
+  Parameters image;      // x and its tiles; columns of a unit are not used
+  const void* gradient;  // dy [N, K, P, Q]
+  float* partial;        // [split][K][R][S][C/G]
+  float* partial_bias;   // [split][K], or null
+  int64_t gradient_batch, gradient_channel, gradient_row, gradient_column;
+  bool gradient_planes;  // dy's pixels are neighbours in memory, and its channels are not
+  int gradient_piece_bytes;
+  int gradient_at, gradient_pitch;             // in shared memory: [pixel][filter], bytes
+  FastDivider<uint32_t> splits, filter_tiles;  // blocks of a filter tile; filter tiles
+  FastDivider<uint32_t> words;                 // stems: words, or in float32 terms, of all warps of a block
+  int group_filters, group_channels;
+  int tile_filters, tile_channels;  // of a block
+  int warp_channels;                // groups: of 16 filters
+};
+
+template <class ElementType, mma::Precision precision, int row_tiles, int column_tiles, bool by_words>
+struct WgradUnit {
+  using Element = ElementType;
+  using Operand = typename std::conditional<sizeof(Element) == 4, ptx::Tf32, Element>::type;
+  static constexpr mma::Precision kPrecision = precision;
+  static constexpr int kRowTiles = row_tiles, kColumnTiles = column_tiles;
+  static constexpr int kChunk = 16 / sizeof(Element);
+  static constexpr int kStepDepth = 2 * kChunk;
+  static constexpr bool kByWords = by_words;
+};
+
+// dy of a tile, [pixel][filter]; zero where there is no such pixel or filter.
+template <class Element>
+__device__ __forceinline__ void stage_gradient(const WgradParameters& p, const Tile& tile, unsigned char* memory,
+                                               int first_filter) {
+  constexpr int kChunk = 16 / sizeof(Element);
+  const int chunks = p.gradient_planes ? kTileRows / kChunk : p.tile_filters / kChunk;
+  const int items = p.gradient_planes ? p.tile_filters * chunks : kTileRows * chunks;
+  const int width_log2 = p.image.tile_width_log2;
+  const int filters = p.image.all_filters - first_filter;
+  const Element* gradient = static_cast<const Element*>(p.gradient) + tile.batch * p.gradient_batch;
+  for (int i = threadIdx.x; i < items; i += kThreads) {
+    const int outer = i / chunks, chunk = i % chunks;
+    const int pixel = p.gradient_planes ? chunk * kChunk : outer;
+    const int row = tile.row + (pixel >> width_log2), column = tile.column + (pixel & ((1 << width_log2) - 1));
+    const int filter = p.gradient_planes ? outer : chunk * kChunk;
+    const bool row_exists = row < p.image.rows.outputs && filter < filters;
+    const Element* from = gradient + row * p.gradient_row + column * p.gradient_column +
+                          int64_t{first_filter + filter} * p.gradient_channel;
+    unsigned char* to = memory + pixel * p.gradient_pitch + filter * static_cast<int>(sizeof(Element));
+    if (!p.gradient_planes) {
+      const int left = (filters - filter) * static_cast<int>(sizeof(Element));
+      const int bytes = row_exists && column < p.image.columns.outputs ? min(16, left) : 0;
+      if (p.gradient_piece_bytes == 16) {
+        ptx::copy_async<16>(to, from, bytes);
+      } else {
+        mma::copy_chunk_in_pieces(to, from, bytes, p.gradient_piece_bytes);
+      }
+      continue;
+    }
+    ptx::Vector<Element, kChunk> values;
+    const int left = row_exists ? p.image.columns.outputs - column : 0;
+    if (left >= kChunk && p.gradient_piece_bytes == 16) {
+      values = ptx::load_vector_read_only<kChunk>(from);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kChunk; ++j) values[j] = j < left ? from[j * p.gradient_column] : Element{};
+    }
+#pragma unroll
+    for (int j = 0; j < kChunk; ++j) *reinterpret_cast<Element*>(to + j * p.gradient_pitch) = values[j];
+  }
+  ptx::commit_async_copies();
+  ptx::wait_async_copies<0>();
+}
+
+// dy's fragments of 16 (float32: 8) pixels from `pixel` on, transposed. memory: of the warp's first filter.
+template <class Unit>
+__device__ __forceinline__ void load_gradient(uint32_t (&fragments)[Unit::kRowTiles][4], const unsigned char* memory,
+                                              int pitch, int pixel) {
+  const int lane = threadIdx.x & 31;
+#pragma unroll
+  for (int m = 0; m < Unit::kRowTiles; ++m) {
+    if constexpr (sizeof(typename Unit::Element) == 2) {
+      const int row = pixel + ((lane >> 4) << 3) + (lane & 7);
+      ptx::load_matrices<4, true>(fragments[m], memory + row * pitch + (2 * m + ((lane >> 3) & 1)) * 16);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row = pixel + (lane & 3) + 4 * (i >> 1), filter = 16 * m + (lane >> 2) + 8 * (i & 1);
+        fragments[m][i] = *reinterpret_cast<const uint32_t*>(memory + row * pitch + filter * 4);
+      }
+    }
+  }
+}
+
+// x's fragments of a stem: the words of the sum, two terms each, of two neighbouring pixels make a fragment of each
+// term. Tiles 2j and 2j + 1 hold the first and the second terms of words 8j to 8j + 7 (float32: tile j terms 8j to
+// ...).
+template <class Unit>
+__device__ __forceinline__ void load_words(uint32_t (&fragments)[Unit::kColumnTiles][2], const Parameters& p,
+                                           const unsigned char* image, const int (&entries)[Unit::kColumnTiles],
+                                           int pixel) {
+  const int t = threadIdx.x & 3;
+  const auto word = [](const unsigned char* from, int entry) {
+    const uint32_t bits = entry < 0 ? 0 : *reinterpret_cast<const uint32_t*>(from + (entry & ~kHalf));
+    return sizeof(typename Unit::Element) == 2 ? bits & (0xffffffffu >> ((entry & kHalf) << 4)) : bits;
+  };
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if constexpr (sizeof(typename Unit::Element) == 2) {
+      const unsigned char* first = image + pixel_place(p, pixel + 8 * i + 2 * t);
+      const unsigned char* second = image + pixel_place(p, pixel + 8 * i + 2 * t + 1);
+#pragma unroll
+      for (int n = 0; n < Unit::kColumnTiles; n += 2) {
+        const uint32_t low = word(first, entries[n / 2]), high = word(second, entries[n / 2]);
+        fragments[n][i] = (low & 0xffffu) | (high << 16);
+        fragments[n + 1][i] = (low >> 16) | (high & 0xffff0000u);
+      }
+    } else {
+      const unsigned char* from = image + pixel_place(p, pixel + 4 * i + t);
+#pragma unroll
+      for (int n = 0; n < Unit::kColumnTiles; ++n) fragments[n][i] = word(from, entries[n]);
+    }
+  }
+}
+
+// x's fragments of groups: for each tap the warp's channels, eight a tile. image: of the warp's first channel.
+template <class Unit, int taps>
+__device__ __forceinline__ void load_taps(uint32_t (&fragments)[Unit::kColumnTiles][2], const Parameters& p,
+                                          const unsigned char* image, const int* table, int pixel) {
+  constexpr int kTilesOfTap = Unit::kColumnTiles / taps;
+  const int lane = threadIdx.x & 31;
+  if constexpr (sizeof(typename Unit::Element) == 2) {
+    const unsigned char* from = image + pixel_place(p, pixel + (lane & 15)) + (lane >> 4) * 16;
+#pragma unroll
+    for (int n = 0; n < Unit::kColumnTiles; n += 2) {
+      uint32_t pair[4];
+      ptx::load_matrices<4, true>(pair, from + table[n / kTilesOfTap] + n % kTilesOfTap * 16);
+      for (int i = 0; i < 4; ++i) fragments[n + i / 2][i % 2] = pair[i];
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const unsigned char* from = image + pixel_place(p, pixel + (lane & 3) + 4 * i) + (lane >> 2) * 4;
+#pragma unroll
+      for (int n = 0; n < Unit::kColumnTiles; ++n) {
+        fragments[n][i] = *reinterpret_cast<const uint32_t*>(from + table[n / kTilesOfTap] + n % kTilesOfTap * 32);
+      }
+    }
+  }
+}
+
+// One weight's gradient (or, without a tap, the bias's) over this block's pixels, in float32 arithmetic.
+template <class Element>
+__device__ float exact_weight(const WgradParameters& p, int filter, int tap_row, int tap_column, int channel,
+                              uint32_t first_tile, uint32_t tile_step) {
+  const Parameters& image = p.image;
+  float sum = 0;
+  for (uint32_t index = first_tile; index < image.tiles; index += tile_step) {
+    const Tile tile(image, index);
+    for (int i = 0; i < kTileRows; ++i) {
+      const int row = tile.row + (i >> image.tile_width_log2);
+      const int column = tile.column + (i & ((1 << image.tile_width_log2) - 1));
+      if (row >= image.rows.outputs || column >= image.columns.outputs) continue;
+      const float gradient = Numeric<Element>::load(
+          static_cast<const Element*>(p.gradient)[tile.batch * p.gradient_batch + filter * p.gradient_channel +
+                                                  row * p.gradient_row + column * p.gradient_column]);
+      if (tap_row < 0) {
+        sum += gradient;
+        continue;
+      }
+      const int y = image.rows.origin + row * image.rows.step + tap_row * image.dilation_rows;
+      const int x = image.columns.origin + column * image.columns.step + tap_column * image.dilation_columns;
+      if (static_cast<uint32_t>(y) >= static_cast<uint32_t>(image.rows.source_size) ||
+          static_cast<uint32_t>(x) >= static_cast<uint32_t>(image.columns.source_size)) {
+        continue;
+      }
+      sum = fmaf(gradient,
+                 Numeric<Element>::load(static_cast<const Element*>(
+                     image.source)[tile.batch * image.source_batch + y * image.source_row + x * image.source_column +
+                                   channel * image.source_channel]),
+                 sum);
+    }
+  }
+  return sum;
+}
+
+// taps: of the filter, for groups; stems take any.
+template <class Unit, int taps>
+__global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constant__ WgradParameters p) {
+  using Element = typename Unit::Element;
+  constexpr bool kByWords = Unit::kByWords;
+  constexpr int kElement = sizeof(Element), kTermsOfWord = kByWords && kElement == 2 ? 2 : 1;
+  const Parameters& shape = p.image;
+  auto* memory = ptx::dynamic_shared_memory<unsigned char>();
+  auto* table = reinterpret_cast<int*>(memory + shape.table_at);
+  auto* places = reinterpret_cast<uint16_t*>(memory + shape.places_at);
+  unsigned char *image = memory + shape.image_at, *gradient = memory + p.gradient_at;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+
+  uint32_t part = blockIdx.x;
+  const uint32_t split = p.splits.split(part);
+  uint32_t filter_tile = part;
+  const uint32_t term_tile = p.filter_tiles.split(filter_tile);
+  const int first_filter = filter_tile * p.tile_filters, first_channel = filter_tile * p.tile_channels;
+  const int warp_filter = kByWords ? 0 : 16 * warp;  // of the block's
+  const int warp_channel = kByWords ? 0 : warp * p.warp_channels;
+  const uint32_t first_word = (term_tile * (kThreads / 32) + warp) * Unit::kColumnTiles * 8 / kTermsOfWord;
+  const uint32_t split_count = gridDim.x / p.splits.divisor();
+
+  for (int i = shape.image_at + 16 * static_cast<int>(threadIdx.x); i <= shape.zero_at; i += 16 * kThreads) {
+    ptx::store_vector(reinterpret_cast<uint32_t*>(memory + i), ptx::Vector<uint32_t, 4>{});
+  }
+  int entries[kByWords ? Unit::kColumnTiles : 1] = {};
+  if constexpr (kByWords) {
+    for (int e = threadIdx.x; e < shape.columns.image_size * shape.all_channels; e += kThreads) {
+      uint32_t channel = e;
+      const uint32_t column = shape.group_channels.split(channel);
+      places[e] = static_cast<uint16_t>(column_place(shape, column) + channel * kElement);
+    }
+    make_table<Unit, true>(shape, table);
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < Unit::kColumnTiles / kTermsOfWord; ++n) {
+      const uint32_t word = first_word + 8 * n + g;
+      entries[n] = word < static_cast<uint32_t>(8 * shape.steps) ? table[word] : kNothing;
+    }
+  } else {
+    if (threadIdx.x < taps) {
+      const uint32_t row = shape.taps_across_divider.divide(threadIdx.x);
+      table[threadIdx.x] = tap_place(shape, row, threadIdx.x - row * shape.taps_across);
+    }
+  }
+
+  float sums[Unit::kRowTiles][Unit::kColumnTiles][4] = {};
+  float bias_sums[Unit::kRowTiles][1][4] = {};
+  const bool wants_bias = p.partial_bias != nullptr && (!kByWords || (warp == 0 && term_tile == 0));
+  uint32_t smallest = mma::kNothingTiny;
+  for (uint32_t index = split; index < shape.tiles; index += split_count) {
+    const Tile tile(shape, index);
+    __syncthreads();  // nobody reads the last tile any more
+    if constexpr (kByWords) {
+      stage_words<Element>(shape, tile, image, places);
+    } else {
+      stage_chunks<Element>(shape, tile, image, first_channel);
+    }
+    stage_gradient<Element>(p, tile, gradient, first_filter);
+    __syncthreads();
+#pragma unroll 1
+    for (int pixel = 0; pixel < kTileRows; pixel += Unit::kStepDepth) {
+      mma::Fragments<Unit> fragments;
+      load_gradient<Unit>(fragments.left, gradient + warp_filter * kElement, p.gradient_pitch, pixel);
+      if constexpr (kByWords) {
+        load_words<Unit>(fragments.right, shape, image, entries, pixel);
+      } else {
+        load_taps<Unit, taps>(fragments.right, shape, image + warp_channel * kElement, table, pixel);
+      }
+      if (wants_bias) mma::add_rows<Unit>(bias_sums, fragments);
+      mma::multiply<Unit>(sums, fragments, smallest);
+    }
+  }
+
+  // Zeros beyond the last pixel times an infinity are NaN, as is what split TF32 cannot hold.
+  const mma::Suspicion suspicion(smallest);
+#pragma unroll
+  for (int m = 0; m < Unit::kRowTiles; ++m) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int filter = first_filter + warp_filter + 16 * m + g + 8 * (i >> 1);
+      if (filter >= shape.all_filters || warp_filter + 16 * m + g + 8 * (i >> 1) >= p.tile_filters) continue;
+      if (wants_bias && t == 0 && i % 2 == 0) {
+        float sum = bias_sums[m][0][i];
+        if (suspicion(sum)) sum = exact_weight<Element>(p, filter, -1, 0, 0, split, split_count);
+        p.partial_bias[int64_t{split} * shape.all_filters + filter] = sum;
+      }
+#pragma unroll
+      for (int n = 0; n < Unit::kColumnTiles; ++n) {
+        const int column = 2 * t + (i & 1);
+        int channel, tap_row, tap_column, channel_of_x;
+        if constexpr (kByWords) {
+          const uint32_t word = first_word + 8 * (n / kTermsOfWord) + column;
+          const Term term = term_at<true>(shape, word * kTermsOfWord + n % kTermsOfWord);
+          if (!term.exists) continue;
+          channel = channel_of_x = term.channel;
+          tap_row = term.row;
+          tap_column = term.column;
+        } else {
+          constexpr int kTilesOfTap = Unit::kColumnTiles / taps;
+          const int of_warp = n % kTilesOfTap * 8 + column;
+          channel_of_x = first_channel + warp_channel + of_warp;
+          const int group = filter / p.group_filters;
+          channel = channel_of_x - group * p.group_channels;
+          if (of_warp >= p.warp_channels || channel < 0 || channel >= p.group_channels) continue;
+          tap_row = shape.taps_across_divider.divide(n / kTilesOfTap);
+          tap_column = n / kTilesOfTap - tap_row * shape.taps_across;
+        }
+        float sum = sums[m][n][i];
+        if (suspicion(sum)) {
+          sum = exact_weight<Element>(p, filter, tap_row, tap_column, channel_of_x, split, split_count);
+        }
+        const int64_t place =
+            ((int64_t{split} * shape.all_filters + filter) * shape.taps_down + tap_row) * shape.taps_across +
+            tap_column;
+        p.partial[place * p.group_channels + channel] = sum;
+      }
+    }
+  }
+}
+
+}  // namespace fastconv::staged
