@@ -41,6 +41,7 @@ View view_of(const ConvProblem& problem) {
   if (x_sizes[2] != problem.y.sizes[2] * taps_down || x_sizes[3] != problem.y.sizes[3] * taps_across) {
     return no("the filter does not divide x: some pixels are in no patch");
   }
+  if (problem.pass == ConvPass::dgrad && problem.has_bias) return no("a bias: it would repeat within a patch");
   Operand &x = view.problem.x, &w = view.problem.w;
   const int64_t patches = problem.y.sizes[3];
   const bool channels_last = (x_strides[1] == 1 || channels == 1) && x_strides[3] == channels;

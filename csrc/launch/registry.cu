@@ -11,6 +11,7 @@
 #include "launch/patch_conv.h"
 #include "launch/pointwise_conv.h"
 #include "launch/staged_conv.h"
+#include "launch/staged_wgrad.h"
 
 namespace fastconv {
 
@@ -19,7 +20,8 @@ const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass) {
                                                             stem_fprop, grouped_fprop,   direct_fprop};
   static const std::vector<KernelFamily<ConvProblem>> dgrad{mma_dgrad, pointwise_dgrad, patch_dgrad, grouped_dgrad,
                                                             direct_dgrad};
-  static const std::vector<KernelFamily<ConvProblem>> wgrad{mma_wgrad, pointwise_wgrad, patch_wgrad, direct_wgrad};
+  static const std::vector<KernelFamily<ConvProblem>> wgrad{mma_wgrad,  pointwise_wgrad, patch_wgrad,
+                                                            stem_wgrad, grouped_wgrad,   direct_wgrad};
   return pass == ConvPass::fprop ? fprop : pass == ConvPass::dgrad ? dgrad : wgrad;
 }
 

@@ -8,20 +8,7 @@ namespace fastconv {
 namespace staged {
 namespace {
 
-constexpr int kMostStemChannels = 4;
 constexpr int kMostWeightBytes = 64 * 1024;
-
-std::string why_not_stem(const ConvProblem& problem) {
-  const std::string reason = why_not_any(problem);
-  if (!reason.empty()) return reason;
-  const int64_t channels = problem.x.sizes[1];
-  if (problem.groups != 1) return "grouped: this kernel is for first layers";
-  if (channels > kMostStemChannels) {
-    return std::to_string(channels) + " input channels; accepted are 1 to " + std::to_string(kMostStemChannels);
-  }
-  if (!has_dense_pixels(problem.x)) return "x is neither channels-last nor NCHW: rows of it have gaps";
-  return "";
-}
 
 std::string why_not_grouped(const ConvProblem& problem) {
   const std::string reason = why_not_any(problem);
@@ -52,7 +39,7 @@ const std::vector<Kernel>& kernels_for(const ConvProblem& problem) {
 
 // One launch: for dgrad, of one residue of rows and columns modulo the strides.
 struct Launch {
-  Parameters parameters;
+  Parameters parameters{};
   int64_t shared_bytes = 0;
   unsigned blocks = 0;
   int64_t weight_offset = 0;  // of its first tap, in elements
@@ -244,11 +231,8 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const std::string reason = why_not(problem, by_words);
   if (!reason.empty()) return reason;
   const Launches launches(problem, by_words, parse_config(text));
-  const int most = mma::Machine::of(problem.target).block_shared_bytes;
-  if (launches.shared_bytes > most) {
-    return "needs " + std::to_string(launches.shared_bytes) + " bytes of shared memory, a block has " +
-           std::to_string(most);
-  }
+  const std::string too_large = why_no_shared_memory(launches.shared_bytes, problem.target);
+  if (!too_large.empty()) return too_large;
   if (launches.converted_bytes > mma::kMostWorkspaceBytes) {
     return "turning the operand to channels-last would take more than 256 MiB of workspace";
   }

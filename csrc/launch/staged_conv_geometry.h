@@ -27,7 +27,7 @@ inline std::vector<AxisPlan> axis_plans(const ConvProblem& problem, int axis) {
   const int dimension = 2 + axis, stride = problem.stride[axis], dilation = problem.dilation[axis];
   const int taps = static_cast<int>(problem.w.sizes[dimension]), padding = problem.padding[2 * axis];
   const int x = static_cast<int>(problem.x.sizes[dimension]), y = static_cast<int>(problem.y.sizes[dimension]);
-  if (problem.pass == ConvPass::fprop) return {{y, 0, 1, stride, -padding, x, taps, dilation, 0, 1}};
+  if (problem.pass != ConvPass::dgrad) return {{y, 0, 1, stride, -padding, x, taps, dilation, 0, 1}};
   std::vector<AxisPlan> plans;
   const int common = std::gcd(stride, dilation), tap_step = stride / common;
   for (int phase = 0; phase < std::min(stride, x); ++phase) {
@@ -187,6 +187,7 @@ void lay_out_image(Parameters& p, const Geometry& geometry, const AxisPlan& rows
 
   p.column_pitch = geometry.by_words ? geometry.channel_pitch * geometry.element : pixel_bytes;
   const int period = static_cast<int>(p.columns.period.divisor());
+  p.column_gap = 0;
   while (!is_spread(period * p.column_pitch + p.column_gap)) p.column_gap += geometry.by_words ? 4 : 16;
   p.row_pitch =
       round_to(int64_t{p.columns.image_size} * p.column_pitch + p.columns.image_size / period * p.column_gap, 16);
@@ -198,6 +199,26 @@ void lay_out_image(Parameters& p, const Geometry& geometry, const AxisPlan& rows
   p.staging_at = p.zero_at + 16;
   p.slab_chunks = FastDivider<uint32_t>(pixel_bytes / 16);
   p.image_columns = FastDivider<uint32_t>(p.columns.image_size);
+}
+
+// Weights of 1 to 4 channels, and x that the staging by words can read.
+inline std::string why_not_stem(const ConvProblem& problem) {
+  constexpr int kMostStemChannels = 4;
+  const std::string reason = why_not_any(problem);
+  if (!reason.empty()) return reason;
+  const int64_t channels = problem.x.sizes[1];
+  if (problem.groups != 1) return "grouped: this kernel is for first layers";
+  if (channels > kMostStemChannels) {
+    return std::to_string(channels) + " input channels; accepted are 1 to " + std::to_string(kMostStemChannels);
+  }
+  if (!has_dense_pixels(problem.x)) return "x is neither channels-last nor NCHW: rows of it have gaps";
+  return "";
+}
+
+inline std::string why_no_shared_memory(int64_t bytes, const Target& target) {
+  const int most = mma::Machine::of(target).block_shared_bytes;
+  if (bytes <= most) return "";
+  return "needs " + std::to_string(bytes) + " bytes of shared memory, a block has " + std::to_string(most);
 }
 
 // Where the pixels lie; after lay_out_image.

@@ -28,11 +28,11 @@ const std::vector<WgradKernel>& compiled_wgrad_kernels() {
   // A warp of a stem has 64 filters and 2 or 6 tiles of 8 terms; in split TF32, which holds operands twice, 32 filters.
   constexpr int kRows = precision == mma::Precision::split_tf32 ? 2 : 4;
   static const std::vector<WgradKernel> all{
-      {true, 16 * kRows, 64, 0, 0, staged_wgrad<WgradUnit<Element, precision, kRows, 2, true>, 0>},
-      {true, 16 * kRows, 192, 0, 0, staged_wgrad<WgradUnit<Element, precision, kRows, 6, true>, 0>},
+      {true, 16 * kRows, 64, 0, 0, staged_wgrad<WgradUnit<Element, precision, kRows, 2, true>, 1>},
+      {true, 16 * kRows, 192, 0, 0, staged_wgrad<WgradUnit<Element, precision, kRows, 6, true>, 1>},
       {false, 64, 0, 1, 32, staged_wgrad<WgradUnit<Element, precision, 1, 4, false>, 1>},
-      {false, 64, 0, 9, 16, staged_wgrad<WgradUnit<Element, precision, 1, 18, false>, 9>},
-      {false, 64, 0, 9, 32, staged_wgrad<WgradUnit<Element, precision, 1, 36, false>, 9>},
+      {false, 64, 0, 9, 16, staged_wgrad<WgradUnit<Element, precision, 1, 2, false>, 9>},
+      {false, 64, 0, 9, 32, staged_wgrad<WgradUnit<Element, precision, 1, 4, false>, 9>},
   };
   return all;
 }

@@ -21,10 +21,9 @@ struct WgradParameters {
   int64_t gradient_batch, gradient_channel, gradient_row, gradient_column;
   bool gradient_planes;  // dy's pixels are neighbours in memory, and its channels are not
   int gradient_piece_bytes;
-  int gradient_at, gradient_pitch;             // in shared memory: [pixel][filter], bytes
-  FastDivider<uint32_t> splits, filter_tiles;  // blocks of a filter tile; filter tiles
-  FastDivider<uint32_t> words;                 // stems: words, or in float32 terms, of all warps of a block
-  int group_filters, group_channels;
+  int gradient_at, gradient_pitch;            // in shared memory: [pixel][filter], bytes
+  FastDivider<uint32_t> parts, filter_tiles;  // blocks of a split; filter tiles
+  int group_channels;
   int tile_filters, tile_channels;  // of a block
   int warp_channels;                // groups: of 16 filters
 };
@@ -135,18 +134,17 @@ __device__ __forceinline__ void load_words(uint32_t (&fragments)[Unit::kColumnTi
   }
 }
 
-// x's fragments of groups: for each tap the warp's channels, eight a tile. image: of the warp's first channel.
-template <class Unit, int taps>
-__device__ __forceinline__ void load_taps(uint32_t (&fragments)[Unit::kColumnTiles][2], const Parameters& p,
-                                          const unsigned char* image, const int* table, int pixel) {
-  constexpr int kTilesOfTap = Unit::kColumnTiles / taps;
+// x's fragments of groups: of one tap the warp's channels, eight a tile. image: of the warp's first channel at the tap.
+template <class Unit>
+__device__ __forceinline__ void load_channels(uint32_t (&fragments)[Unit::kColumnTiles][2], const Parameters& p,
+                                              const unsigned char* image, int pixel) {
   const int lane = threadIdx.x & 31;
   if constexpr (sizeof(typename Unit::Element) == 2) {
     const unsigned char* from = image + pixel_place(p, pixel + (lane & 15)) + (lane >> 4) * 16;
 #pragma unroll
     for (int n = 0; n < Unit::kColumnTiles; n += 2) {
       uint32_t pair[4];
-      ptx::load_matrices<4, true>(pair, from + table[n / kTilesOfTap] + n % kTilesOfTap * 16);
+      ptx::load_matrices<4, true>(pair, from + n * 16);
       for (int i = 0; i < 4; ++i) fragments[n + i / 2][i % 2] = pair[i];
     }
   } else {
@@ -155,7 +153,7 @@ __device__ __forceinline__ void load_taps(uint32_t (&fragments)[Unit::kColumnTil
       const unsigned char* from = image + pixel_place(p, pixel + (lane & 3) + 4 * i) + (lane >> 2) * 4;
 #pragma unroll
       for (int n = 0; n < Unit::kColumnTiles; ++n) {
-        fragments[n][i] = *reinterpret_cast<const uint32_t*>(from + table[n / kTilesOfTap] + n % kTilesOfTap * 32);
+        fragments[n][i] = *reinterpret_cast<const uint32_t*>(from + n * 32);
       }
     }
   }
@@ -196,7 +194,7 @@ __device__ float exact_weight(const WgradParameters& p, int filter, int tap_row,
   return sum;
 }
 
-// taps: of the filter, for groups; stems take any.
+// taps: of the filter, for groups; stems take any, and this is 1.
 template <class Unit, int taps>
 __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constant__ WgradParameters p) {
   using Element = typename Unit::Element;
@@ -210,14 +208,14 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
   const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 
   uint32_t part = blockIdx.x;
-  const uint32_t split = p.splits.split(part);
+  const uint32_t split = p.parts.split(part);
   uint32_t filter_tile = part;
   const uint32_t term_tile = p.filter_tiles.split(filter_tile);
   const int first_filter = filter_tile * p.tile_filters, first_channel = filter_tile * p.tile_channels;
   const int warp_filter = kByWords ? 0 : 16 * warp;  // of the block's
-  const int warp_channel = kByWords ? 0 : warp * p.warp_channels;
+  const int warp_channel = kByWords ? 0 : static_cast<int>(shape.group_filters.divide(16 * warp)) * p.group_channels;
   const uint32_t first_word = (term_tile * (kThreads / 32) + warp) * Unit::kColumnTiles * 8 / kTermsOfWord;
-  const uint32_t split_count = gridDim.x / p.splits.divisor();
+  const uint32_t split_count = gridDim.x / p.parts.divisor();
 
   for (int i = shape.image_at + 16 * static_cast<int>(threadIdx.x); i <= shape.zero_at; i += 16 * kThreads) {
     ptx::store_vector(reinterpret_cast<uint32_t*>(memory + i), ptx::Vector<uint32_t, 4>{});
@@ -243,7 +241,7 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
     }
   }
 
-  float sums[Unit::kRowTiles][Unit::kColumnTiles][4] = {};
+  float sums[taps][Unit::kRowTiles][Unit::kColumnTiles][4] = {};
   float bias_sums[Unit::kRowTiles][1][4] = {};
   const bool wants_bias = p.partial_bias != nullptr && (!kByWords || (warp == 0 && term_tile == 0));
   uint32_t smallest = mma::kNothingTiny;
@@ -261,13 +259,18 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
     for (int pixel = 0; pixel < kTileRows; pixel += Unit::kStepDepth) {
       mma::Fragments<Unit> fragments;
       load_gradient<Unit>(fragments.left, gradient + warp_filter * kElement, p.gradient_pitch, pixel);
+      if (wants_bias) mma::add_rows<Unit>(bias_sums, fragments);
       if constexpr (kByWords) {
         load_words<Unit>(fragments.right, shape, image, entries, pixel);
+        mma::multiply<Unit>(sums[0], fragments, smallest);
       } else {
-        load_taps<Unit, taps>(fragments.right, shape, image + warp_channel * kElement, table, pixel);
+#pragma unroll
+        for (int tap = 0; tap < taps; ++tap) {
+          mma::Fragments<Unit> of_tap = fragments;
+          load_channels<Unit>(of_tap.right, shape, image + warp_channel * kElement + table[tap], pixel);
+          mma::multiply<Unit>(sums[tap], of_tap, smallest);
+        }
       }
-      if (wants_bias) mma::add_rows<Unit>(bias_sums, fragments);
-      mma::multiply<Unit>(sums, fragments, smallest);
     }
   }
 
@@ -285,27 +288,25 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
         p.partial_bias[int64_t{split} * shape.all_filters + filter] = sum;
       }
 #pragma unroll
-      for (int n = 0; n < Unit::kColumnTiles; ++n) {
-        const int column = 2 * t + (i & 1);
+      for (int n = 0; n < taps * Unit::kColumnTiles; ++n) {
+        const int column = 2 * t + (i & 1), tap = n / Unit::kColumnTiles, tile = n % Unit::kColumnTiles;
         int channel, tap_row, tap_column, channel_of_x;
         if constexpr (kByWords) {
-          const uint32_t word = first_word + 8 * (n / kTermsOfWord) + column;
-          const Term term = term_at<true>(shape, word * kTermsOfWord + n % kTermsOfWord);
+          const uint32_t word = first_word + 8 * (tile / kTermsOfWord) + column;
+          const Term term = term_at<true>(shape, word * kTermsOfWord + tile % kTermsOfWord);
           if (!term.exists) continue;
           channel = channel_of_x = term.channel;
           tap_row = term.row;
           tap_column = term.column;
         } else {
-          constexpr int kTilesOfTap = Unit::kColumnTiles / taps;
-          const int of_warp = n % kTilesOfTap * 8 + column;
+          const int of_warp = tile * 8 + column;
           channel_of_x = first_channel + warp_channel + of_warp;
-          const int group = filter / p.group_filters;
-          channel = channel_of_x - group * p.group_channels;
+          channel = channel_of_x - static_cast<int>(shape.group_filters.divide(filter)) * p.group_channels;
           if (of_warp >= p.warp_channels || channel < 0 || channel >= p.group_channels) continue;
-          tap_row = shape.taps_across_divider.divide(n / kTilesOfTap);
-          tap_column = n / kTilesOfTap - tap_row * shape.taps_across;
+          tap_row = shape.taps_across_divider.divide(tap);
+          tap_column = tap - tap_row * shape.taps_across;
         }
-        float sum = sums[m][n][i];
+        float sum = sums[tap][m][tile][i];
         if (suspicion(sum)) {
           sum = exact_weight<Element>(p, filter, tap_row, tap_column, channel_of_x, split, split_count);
         }
