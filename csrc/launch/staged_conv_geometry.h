@@ -115,7 +115,7 @@ inline std::string why_not_any(const ConvProblem& problem) {
   for (const Operand* operand : {&problem.x, &problem.y}) {
     if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
   }
-  return "";
+  return reason_for_padding(problem);
 }
 
 // A configuration is the tile of output pixels, "8x16" for 8 rows of 16.
