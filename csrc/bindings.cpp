@@ -7,6 +7,7 @@
 #include <optional>
 #include <variant>
 
+#include "launch/max_unpool.h"
 #include "launch/registry.h"
 
 #if FASTCONV_EMULATOR
@@ -20,7 +21,8 @@ namespace py = pybind11;
 namespace fastconv {
 namespace {
 
-using AnyProblem = std::variant<ConvProblem, PoolProblem, ConvMaxPoolProblem, ConvGlobalMaxProblem, ChannelSumProblem>;
+using AnyProblem =
+    std::variant<ConvProblem, PoolProblem, UnpoolProblem, ConvMaxPoolProblem, ConvGlobalMaxProblem, ChannelSumProblem>;
 using Quad = std::array<int64_t, 4>;
 using SizesAndStrides = std::pair<Quad, Quad>;
 
@@ -48,6 +50,8 @@ const std::vector<std::pair<const char*, PoolPass>> kPoolPasses{{"forward", Pool
                                                                 {"backward", PoolPass::backward},
                                                                 {"gather", PoolPass::gather},
                                                                 {"indices", PoolPass::indices}};
+const std::vector<std::pair<const char*, UnpoolPass>> kUnpoolPasses{
+    {"forward", UnpoolPass::forward}, {"add", UnpoolPass::add}, {"gather", UnpoolPass::gather}};
 const std::vector<std::pair<const char*, Activation>> kActivations{
     {"identity", Activation::identity},   {"relu", Activation::relu}, {"leaky_relu", Activation::leaky_relu},
     {"silu", Activation::silu},           {"gelu", Activation::gelu}, {"sigmoid", Activation::sigmoid},
@@ -83,6 +87,9 @@ std::string op_of(const ConvMaxPoolProblem&) {
 std::string op_of(const ConvGlobalMaxProblem&) {
   return "conv2d_global_max";
 }
+std::string op_of(const UnpoolProblem& problem) {
+  return "max_unpool2d_" + name_of(problem.pass, kUnpoolPasses);
+}
 std::string op_of(const ChannelSumProblem&) {
   return "channel_sum";
 }
@@ -98,6 +105,9 @@ const std::vector<KernelFamily<ConvMaxPoolProblem>>& families(const ConvMaxPoolP
 }
 const std::vector<KernelFamily<ConvGlobalMaxProblem>>& families(const ConvGlobalMaxProblem&) {
   return conv_global_max_families();
+}
+const std::vector<KernelFamily<UnpoolProblem>>& families(const UnpoolProblem& problem) {
+  return families_of(problem.pass);
 }
 const std::vector<KernelFamily<ChannelSumProblem>>& families(const ChannelSumProblem&) {
   return channel_sum_families();
@@ -148,6 +158,13 @@ std::vector<Slot> slots_of(const ConvMaxPoolProblem& problem) {
 
 std::vector<Slot> slots_of(const ConvGlobalMaxProblem& problem) {
   return slots_of(problem.conv, problem.outputs(), {"indices", true, problem.outputs(), 8});
+}
+
+std::vector<Slot> slots_of(const UnpoolProblem& problem) {
+  int size = size_of(problem.dtype);
+  return {{"x", true, problem.x.count(), size},
+          {"indices", true, problem.indices.count(), 8},
+          {"y", true, problem.y.count(), size}};
 }
 
 std::vector<Slot> slots_of(const ChannelSumProblem& problem) {
@@ -272,6 +289,7 @@ std::vector<std::tuple<std::string, std::string, std::string>> all_kernels() {
   for (const auto& [name, pass] : kPoolPasses) add("max_pool2d_" + std::string(name), families_of(pass));
   add("conv2d_max_pool2d", conv_max_pool_families());
   add("conv2d_global_max", conv_global_max_families());
+  for (const auto& [name, pass] : kUnpoolPasses) add("max_unpool2d_" + std::string(name), families_of(pass));
   add("channel_sum", channel_sum_families());
   return all;
 }
@@ -360,6 +378,25 @@ void bind_problems(py::module_& module) {
            }),
            py::kw_only(), py::arg("conv"))
       .def_property_readonly("op", [](const ConvGlobalMaxProblem& problem) { return op_of(problem); });
+
+  py::class_<UnpoolProblem>(module, "UnpoolProblem", py::module_local())
+      .def(py::init([](const std::string& unpool_pass, const std::string& dtype, const SizesAndStrides& x,
+                       const SizesAndStrides& indices, const SizesAndStrides& y, int index_bits, int capability,
+                       int multiprocessors) {
+             UnpoolProblem problem;
+             problem.pass = parse("unpool_pass", unpool_pass, kUnpoolPasses);
+             problem.dtype = parse_dtype(dtype);
+             problem.x = operand_of(x);
+             problem.indices = operand_of(indices);
+             problem.y = operand_of(y);
+             problem.index_bits = index_bits;
+             problem.target = {capability, multiprocessors};
+             problem.validate();
+             return problem;
+           }),
+           py::kw_only(), py::arg("unpool_pass"), py::arg("dtype"), py::arg("x"), py::arg("indices"), py::arg("y"),
+           py::arg("index_bits") = 32, py::arg("capability") = 80, py::arg("multiprocessors") = 108)
+      .def_property_readonly("op", [](const UnpoolProblem& problem) { return op_of(problem); });
 
   py::class_<ChannelSumProblem>(module, "ChannelSumProblem", py::module_local())
       .def(py::init([](const std::string& dtype, const SizesAndStrides& x, int index_bits, int capability,

@@ -9,11 +9,20 @@ from fastconv import autograd, dispatch, functional, nn
 from fastconv._version import __version__
 from fastconv.convert import convert, revert
 from fastconv.explain import explain
-from fastconv.functional import conv2d, conv2d_global_max, conv2d_max_pool2d, conv_transpose2d, max_pool2d
+from fastconv.functional import (
+    adaptive_max_pool2d,
+    conv2d,
+    conv2d_global_max,
+    conv2d_max_pool2d,
+    conv_transpose2d,
+    max_pool2d,
+    max_unpool2d,
+)
 from fastconv.intercept import intercept
 
 __all__ = [
     "__version__",
+    "adaptive_max_pool2d",
     "autograd",
     "conv2d",
     "conv2d_global_max",
@@ -25,6 +34,7 @@ __all__ = [
     "functional",
     "intercept",
     "max_pool2d",
+    "max_unpool2d",
     "nn",
     "revert",
 ]

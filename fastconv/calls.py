@@ -19,6 +19,7 @@ from fastconv.dispatch import (
     make_conv_max_pool_problem,
     make_conv_problem,
     make_pool_problem,
+    make_unpool_problem,
     run,
     surroundings,
     target_of,
@@ -48,6 +49,21 @@ def _check_offsets(op: str, offsets: Tensor, kernel, like: Tensor | None = None)
         )
     if like is not None and offsets.device != like.device:
         raise RuntimeError(f"fastconv::{op}: offsets are on {offsets.device}, but must be on {like.device}")
+
+
+def _check_indices(op: str, indices: Tensor, like: Tensor, height: int, width: int) -> None:
+    """Their type and place, and on a CPU their values. On a GPU a kernel that meets a wrong value ends as an assertion does."""
+    if indices.dtype != torch.int64:
+        raise RuntimeError(f"fastconv::{op}: indices are {indices.dtype}, but must be torch.int64")
+    if indices.device != like.device:
+        raise RuntimeError(f"fastconv::{op}: indices are on {indices.device}, but must be on {like.device}")
+    if indices.device.type == "cpu" and indices.numel():
+        low, high = (int(bound) for bound in torch.aminmax(indices))
+        if low < 0 or high >= height * width:
+            raise RuntimeError(
+                f"fastconv::{op}: Found an invalid max index: {low if low < 0 else high} (output volumes are of size "
+                f"{height}x{width}); indices must be between 0 and {height * width - 1}"
+            )
 
 
 def _own_nan(value: float) -> float:
@@ -315,3 +331,53 @@ def max_pool2d_indices(offsets, input_size, kernel, stride, padding, dilation, c
         )
 
     return run(key, make, backend, (offsets,))
+
+
+def _unpool(unpool_pass, x, indices, output_size, backend) -> Tensor:
+    op = f"max_unpool2d_{unpool_pass}"
+    if len(output_size) != 2 or x.dim() != 4:
+        raise RuntimeError(
+            f"fastconv::{op}: x has {x.dim()} dimensions and output_size is {tuple(output_size)}, but there must be 4 and "
+            "(H, W)"
+        )
+    _check_indices(op, indices, x, *output_size)
+    key = (
+        unpool_pass, x.shape, x.stride(), x.dtype, indices.shape, indices.stride(), tuple(output_size), backend,
+        surroundings(x.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_unpool_problem(
+            unpool_pass,
+            x.dtype,
+            target_of(x.device, backend),
+            x=Operand.of(x),
+            indices=Operand.of(indices),
+            y=(*x.shape[:2], *output_size),
+        )
+
+    return run(("unpool", *key), make, backend, (x, indices))
+
+
+def max_unpool2d_forward(x, indices, output_size, backend) -> Tensor:
+    return _unpool("forward", x, indices, output_size, backend)
+
+
+def max_unpool2d_add(x, indices, output_size, backend) -> Tensor:
+    return _unpool("add", x, indices, output_size, backend)
+
+
+def max_unpool2d_gather(y, indices, backend) -> Tensor:
+    if y.dim() != 4:
+        raise RuntimeError(f"fastconv::max_unpool2d_gather: y has {y.dim()} dimensions, but must have 4")
+    _check_indices("max_unpool2d_gather", indices, y, *y.shape[2:])
+    key = (
+        "unpool_gather", y.shape, y.stride(), y.dtype, indices.shape, indices.stride(), backend,
+        surroundings(y.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        target = target_of(y.device, backend)
+        return make_unpool_problem("gather", y.dtype, target, indices=Operand.of(indices), y=Operand.of(y))
+
+    return run(key, make, backend, (y, indices))

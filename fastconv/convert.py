@@ -26,11 +26,13 @@ REPLACEMENTS: dict[type, type] = {
     torch.nn.Conv2d: nn.Conv2d,
     torch.nn.ConvTranspose2d: nn.ConvTranspose2d,
     torch.nn.MaxPool2d: nn.MaxPool2d,
+    torch.nn.AdaptiveMaxPool2d: nn.AdaptiveMaxPool2d,
+    torch.nn.MaxUnpool2d: nn.MaxUnpool2d,
 }
 
 _ORIGINALS = {new: old for old, new in REPLACEMENTS.items()}
 _QUANTIZED_MODULES = ("torch.ao.nn", "torch.nn.quantized", "torch.nn.intrinsic", "torch.nn.qat")
-_PARAMETRIZED = re.compile("Parametrized(Conv2d|ConvTranspose2d|MaxPool2d)")
+_PARAMETRIZED = re.compile("Parametrized(Conv2d|ConvTranspose2d|MaxPool2d|AdaptiveMaxPool2d|MaxUnpool2d)")
 _MARK = "_fastconv_converted"
 _REBASED_FROM = "_fastconv_rebased_from"
 
@@ -90,7 +92,7 @@ class ConversionReport:
 def convert(
     model: torch.nn.Module, *, backend: str | None = None, memory_format: torch.memory_format | None = None
 ) -> ConversionReport:
-    """Makes every torch.nn.Conv2d, ConvTranspose2d and MaxPool2d in the model a fastconv.nn one, in place.
+    """Makes every torch.nn.Conv2d, ConvTranspose2d and 2-D max pooling layer in the model a fastconv.nn one, in place.
 
     Only exact instances are replaced, and those whose parametrization is all that makes them a subclass: what another subclass
     does differently is not known. A model wrapped by torch.compile or DistributedDataParallel may be given as it is.

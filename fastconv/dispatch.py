@@ -25,6 +25,7 @@ from fastconv.make_problem import (
     make_conv_max_pool_problem,
     make_conv_problem,
     make_pool_problem,
+    make_unpool_problem,
 )
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import Problem, Target
@@ -45,6 +46,7 @@ __all__ = [
     "make_conv_max_pool_problem",
     "make_conv_problem",
     "make_pool_problem",
+    "make_unpool_problem",
     "run",
     "surroundings",
     "target_of",
@@ -64,6 +66,9 @@ AUTO_ORDER: dict[str, dict[str, tuple[str, ...]]] = {
         "max_pool2d_backward": ("cuda", "triton", "aten"),
         "max_pool2d_gather": ("cuda", "triton", "aten"),
         "max_pool2d_indices": ("cuda", "triton", "aten"),
+        "max_unpool2d_forward": ("cuda", "triton", "aten"),
+        "max_unpool2d_add": ("cuda", "triton", "aten"),
+        "max_unpool2d_gather": ("cuda", "triton", "aten"),
     },
 }
 

@@ -21,6 +21,7 @@ from fastconv.problem import (
     Operand,
     PoolProblem,
     Problem,
+    UnpoolProblem,
 )
 from fastconv.table import as_text
 
@@ -235,6 +236,8 @@ def describe(problem: Problem) -> str:
     dtype = _type_name(problem.dtype)
     if isinstance(problem, ChannelSumProblem):
         return f"{dtype} x {_operand(problem.x)}"
+    if isinstance(problem, UnpoolProblem):
+        return f"{dtype} x {_operand(problem.x)}, y {_operand(problem.y)}"
     if isinstance(problem, PoolProblem):
         parts = [
             f"{dtype} x {_operand(problem.x)}",

@@ -16,7 +16,18 @@ from torch import Tensor
 from fastconv import arguments, library
 from fastconv.activation import APPLY, FROM_INPUT
 from fastconv.arguments import IntOrPair
+from fastconv.pooling import adaptive_max_pool2d, max_pool2d, max_unpool2d
 from fastconv.shapes import conv_output_sizes
+
+__all__ = [
+    "adaptive_max_pool2d",
+    "conv2d",
+    "conv2d_global_max",
+    "conv2d_max_pool2d",
+    "conv_transpose2d",
+    "max_pool2d",
+    "max_unpool2d",
+]
 
 
 def conv2d(
@@ -299,61 +310,6 @@ def _pooled_convolution(
     map_size = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
     convolution = (x, weight, bias, stride, pads, dilation, groups, padding_mode, padding_value, chosen_activation)
     return _PooledConvolution(convolution, map_size, chosen_backend)
-
-
-def max_pool2d(
-    input: Tensor,
-    kernel_size: IntOrPair,
-    stride: IntOrPair | None = None,
-    padding: IntOrPair = 0,
-    dilation: IntOrPair = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-    *,
-    backend: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The largest element of each window, as :func:`torch.nn.functional.max_pool2d`; backend as for :func:`conv2d`.
-
-    The first of equal maxima wins, NaN wins over all. For backward only the winner's place inside its window is kept, one byte
-    where the window has at most 256 elements.
-
-    Args:
-        input: [N, C, H, W] or [C, H, W]; float32, bfloat16, float16 or float64.
-        stride: None means kernel_size.
-        padding: at most half of kernel_size; what is added never wins.
-        ceil_mode: whether a last window may hang over the end.
-        return_indices: whether to return the winners' flat positions in H * W too, int64 and without a gradient.
-
-    Returns:
-        [N, C, P, Q] or [C, P, Q], channels_last where the input is; with return_indices a pair of such.
-
-    Raises:
-        RuntimeError: padding over half of the kernel; kernel_size, stride or dilation below 1; an output without elements.
-
-    >>> import torch, fastconv
-    >>> x = torch.arange(16.0).reshape(1, 1, 4, 4)
-    >>> y, indices = fastconv.max_pool2d(x, 2, return_indices=True)
-    >>> y[0, 0].tolist(), indices[0, 0].tolist()
-    ([[5.0, 7.0], [13.0, 15.0]], [[5, 7], [13, 15]])
-    """
-    name = "max_pool2d"
-    arguments.tensors(name, input=input)
-    chosen_backend = arguments.backend(name, backend)
-    kernel = arguments.positive_pair(name, "kernel_size", kernel_size, "kernel size should be greater than zero")
-    if stride is None or (isinstance(stride, (tuple, list)) and not stride):
-        stride = kernel
-    stride = arguments.positive_pair(name, "stride", stride, "stride should be greater than zero")
-    dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
-    padding = arguments.pair(name, "padding", padding)
-    x = arguments.with_batch(name, "input", input)
-    ceil_mode = arguments.flag(name, "ceil_mode", ceil_mode)
-    arguments.check_pool(name, x.shape, kernel, stride, padding, dilation, ceil_mode)
-    window = (kernel, stride, padding, dilation, ceil_mode, chosen_backend)
-    y, offsets = library.max_pool2d_forward(x, *window)
-    if not return_indices:
-        return y if input.dim() == 4 else y.squeeze(0)
-    indices = library.max_pool2d_indices(offsets, x.shape, *window)
-    return (y, indices) if input.dim() == 4 else (y.squeeze(0), indices.squeeze(0))
 
 
 def _split_activation(activation: str, *tensors: Tensor | None) -> tuple[str, str]:

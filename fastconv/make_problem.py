@@ -23,6 +23,8 @@ from fastconv.problem import (
     PoolPass,
     PoolProblem,
     Target,
+    UnpoolPass,
+    UnpoolProblem,
 )
 from fastconv.shapes import (
     conv_output_sizes,
@@ -244,6 +246,26 @@ def _joined(
         dataclasses.replace(conv, index_bits=bits),
         dataclasses.replace(pool, y=y, offsets=y, index_bits=bits),
     )
+
+
+def make_unpool_problem(
+    unpool_pass: UnpoolPass,
+    dtype: torch.dtype,
+    target: Target,
+    *,
+    indices: Operand,
+    x: Operand | None = None,
+    y: Operand | Sequence[int],
+) -> UnpoolProblem:
+    """The problem of a pass. What it writes is left out (gather's x) or given by its sizes (y)."""
+    op = f"max_unpool2d_{unpool_pass}"
+    check_ranks(op, x=x, indices=indices, y=y)
+    if x is None:
+        x = _output_like(indices.sizes, indices)
+    if not isinstance(y, Operand):
+        check_numbers(op, 4, 0, sizes_of_y=y)
+        y = _output_like(y, x)
+    return UnpoolProblem(unpool_pass, dtype, x, indices, y, target, index_bits(x, indices, y))
 
 
 def make_channel_sum_problem(dtype: torch.dtype, target: Target, x: Operand) -> ChannelSumProblem:

@@ -45,6 +45,9 @@ class Plan(Protocol):
     max_pool2d_backward dy, offsets                      dx
     max_pool2d_gather  x, offsets                        y
     max_pool2d_indices offsets                           indices (int64)
+    max_unpool2d_forward x, indices                      y
+    max_unpool2d_add   x, indices                        y
+    max_unpool2d_gather y, indices                       x
     ================== ================================= =====================================================
     """
 

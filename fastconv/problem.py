@@ -14,6 +14,7 @@ import torch
 
 ConvPass = Literal["fprop", "dgrad", "wgrad"]
 PoolPass = Literal["forward", "backward", "gather", "indices"]
+UnpoolPass = Literal["forward", "add", "gather"]
 
 #: What stands beyond the borders of x: PyTorch's words, and "constant" for ConvProblem.padding_value.
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "constant")
@@ -137,6 +138,35 @@ class PoolProblem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class UnpoolProblem:
+    """Values at flat positions in H*W. forward: x, indices -> y, zeros but for x at its indices; the last of equal ones stands.
+
+    add: the same with the sum of equal ones, in their order. gather: y, indices -> x, what is there: the transpose of add, and
+    of forward where indices are unique.
+    """
+
+    unpool_pass: UnpoolPass
+    dtype: torch.dtype
+    x: Operand  # [N, C, P, Q]
+    indices: Operand  # x's sizes, int64
+    y: Operand  # [N, C, H, W]
+    target: Target
+    index_bits: Literal[32, 64] = 32
+
+    @property
+    def op(self) -> str:
+        return f"max_unpool2d_{self.unpool_pass}"
+
+    def flops(self) -> int:
+        return _count(self.x.sizes)
+
+    def compulsory_bytes(self) -> int:
+        values = _count(self.x.sizes)
+        others = values if self.unpool_pass == "gather" else _count(self.y.sizes)
+        return values * (self.dtype.itemsize + 8) + others * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ChannelSumProblem:
     """Sum of x [N, C, H, W] over N, H and W, in a fixed order: the gradient of a bias."""
 
@@ -229,7 +259,7 @@ class ConvGlobalMaxProblem(_FusedProblem):
 
 
 FusedProblem = ConvMaxPoolProblem | ConvGlobalMaxProblem
-Problem = ConvProblem | PoolProblem | ChannelSumProblem | FusedProblem
+Problem = ConvProblem | PoolProblem | UnpoolProblem | ChannelSumProblem | FusedProblem
 
 
 def changed(problem: Problem, **fields: Any) -> Problem:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fastconv.problem import ACTIVATIONS, PADDING_MODES, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
+from fastconv.problem import (
+    ACTIVATIONS,
+    PADDING_MODES,
+    ConvProblem,
+    FusedProblem,
+    Operand,
+    PoolProblem,
+    Problem,
+    UnpoolProblem,
+)
 from fastconv.shapes import pool_output_size
 
 
@@ -19,6 +28,8 @@ def validate(problem: Problem) -> None:
         _validate_convolution(problem)
     elif isinstance(problem, PoolProblem):
         _validate_pool(problem)
+    elif isinstance(problem, UnpoolProblem):
+        _validate_unpool(problem)
     elif isinstance(problem, FusedProblem):
         _validate_convolution(problem.conv)
         _validate_pool(problem.pool)
@@ -116,3 +127,11 @@ def _validate_pool(problem: PoolProblem) -> None:
         if y.sizes[2 + axis] not in accepted or y.sizes[2 + axis] < 1:
             words = " or ".join(str(size) for size in sorted(accepted))
             _reject(problem, f"{name} of y", y.sizes[2 + axis], f"{words} for x of {list(x.sizes)}, and 1 or more")
+
+
+def _validate_unpool(problem: UnpoolProblem) -> None:
+    x, indices, y = problem.x, problem.indices, problem.y
+    if indices.sizes != x.sizes:
+        _reject(problem, "sizes of indices", list(indices.sizes), f"those of x, {list(x.sizes)}")
+    if y.sizes[:2] != x.sizes[:2]:
+        _reject(problem, "batch and channels of y", list(y.sizes[:2]), f"those of x, {list(x.sizes[:2])}")

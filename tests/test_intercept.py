@@ -29,6 +29,8 @@ CALLS = {
     "F.max_pool2d with indices": (lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)[1], "max_pool2d_forward"),
     "F.max_pool2d_with_indices": (lambda x: F.max_pool2d_with_indices(x, 2)[1], "max_pool2d_forward"),
     "torch.max_pool2d": (lambda x: torch.max_pool2d(x, 2, ceil_mode=True), "max_pool2d_forward"),
+    "F.adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, (4, None)), "max_pool2d_forward"),
+    "nn.AdaptiveMaxPool2d": (lambda x: torch.nn.AdaptiveMaxPool2d(2, return_indices=True)(x)[1], "max_pool2d_forward"),
     "nn.MaxPool2d": (lambda x: torch.nn.MaxPool2d(2, padding=1, stride=3)(x), "max_pool2d_forward"),
 }
 

@@ -5,6 +5,8 @@
 #include <initializer_list>
 #include <limits>
 
+#include "common/unpool_problem.h"
+
 namespace fastconv {
 namespace {
 
@@ -311,6 +313,30 @@ void ConvGlobalMaxProblem::validate() const {
 
 int64_t ConvGlobalMaxProblem::compulsory_bytes() const {
   return input_bytes(conv) + outputs() * (size_of(conv.dtype) + 8);
+}
+
+void UnpoolProblem::validate() const {
+  check_common(index_bits, target);
+  check_operand("x", x, index_bits, size_of(dtype));
+  check_operand("indices", indices, index_bits, 8);
+  check_operand("y", y, index_bits, size_of(dtype));
+  if (indices.sizes != x.sizes) reject("indices sizes", list_of(indices.sizes), "those of x, " + list_of(x.sizes));
+  check_same_size("batch of y", y.sizes[0], "the batch of x", x.sizes[0]);
+  check_same_size("channels of y", y.sizes[1], "the channels of x", x.sizes[1]);
+  if (pass == UnpoolPass::gather) {
+    check_output("x", x);
+  } else {
+    check_output("y", y);
+  }
+}
+
+int64_t UnpoolProblem::flops() const {
+  return x.count();
+}
+
+int64_t UnpoolProblem::compulsory_bytes() const {
+  int64_t size = size_of(dtype);
+  return x.count() * (size + 8) + (pass == UnpoolPass::gather ? x.count() : y.count()) * size;
 }
 
 void ChannelSumProblem::validate() const {

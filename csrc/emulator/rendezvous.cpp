@@ -225,4 +225,10 @@ void fail(const std::string& what) {
   current_region().scheduler.fail_in_operation(what);
 }
 
+[[noreturn]] void fail_of_condition(const char* what);  // ptx/require.h
+
+void fail_of_condition(const char* what) {
+  fail(what);
+}
+
 }  // namespace fastconv::emulator

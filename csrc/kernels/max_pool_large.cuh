@@ -318,14 +318,16 @@ __global__ void __launch_bounds__(kLargePoolThreads)
   const uint32_t n = p.vector_groups.split(vector_group);
   const LargeChannelThread thread = large_channel_thread<T>(p, vector_group);
   if (!thread.has_channels) return;
-  const auto gradients = ptx::load_vector_read_only<kElements>(static_cast<const T*>(p.input) +
-                                                               n * p.input_strides.batch + thread.channel);
+  // Once a thread, and wherever they lie: an expanded gradient has all channels at one place.
+  const T* dy = static_cast<const T*>(p.input) + n * p.input_strides.batch;
   int winners[kElements];
   ptx::Vector<T, kElements> given;
 #pragma unroll
   for (int e = 0; e < kElements; ++e) {
-    given[e] = Numeric<T>::store(Numeric<T>::load(gradients[e]) + AccumulatorOf<T>{0});
-    winners[e] = place_of_offset(p, large_pool_offset(p, n * p.offset_strides.batch + thread.channel + e));
+    const int channel = thread.channel + e;
+    given[e] = Numeric<T>::store(Numeric<T>::load(dy[channel * p.input_strides.channel]) + AccumulatorOf<T>{0});
+    winners[e] =
+        place_of_offset(p, large_pool_offset(p, n * p.offset_strides.batch + channel * p.offset_strides.channel));
   }
   T* dx = static_cast<T*>(p.output) + n * p.output_strides.batch + thread.channel;
   const int width = p.columns.inputs, pixels = p.rows.inputs * width;

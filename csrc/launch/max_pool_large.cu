@@ -100,12 +100,14 @@ std::string can_implement(const PoolProblem& problem, const std::string& config)
   const LargePoolGroup group = group_of(config);
   if (group == LargePoolGroup::channels) {
     const int64_t vector = vector_of(problem);
+    const bool backward = is_backward(problem);
     if (problem.x.sizes[1] % vector != 0) {
       return std::to_string(problem.x.sizes[1]) + " channels are not a multiple of " + std::to_string(vector) +
              ", 16 bytes of them";
     }
     for (const auto& [name, operand] :
          {std::pair<const char*, const Operand&>{"x", problem.x}, {"y", problem.y}, {"offsets", problem.offsets}}) {
+      if (backward && &operand != &problem.x) continue;  // read once a thread, an element at a time
       const std::string reason = reason_against_channels(name, operand, vector);
       if (!reason.empty()) return reason;
     }
@@ -159,7 +161,7 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   const Prepared general = (backward ? max_pool_backward : max_pool_forward).prepare(problem, "");
   auto launch = [=](const LaunchArguments& arguments) {
     auto [x, y, offsets, unused_indices, unused] = arguments.pointers;
-    if (in_channels && !are_aligned({x, y, offsets})) return general.launch(arguments);
+    if (in_channels && !are_aligned({x, backward ? x : y, backward ? x : offsets})) return general.launch(arguments);
     LargePoolParameters p = prototype;
     p.input = backward ? y : x;
     p.output = backward ? x : y;

@@ -6,6 +6,7 @@
 #include "launch/max_pool.h"
 #include "launch/max_pool_large.h"
 #include "launch/max_pool_windows.h"
+#include "launch/max_unpool.h"
 #include "launch/mma_conv.h"
 #include "launch/mma_fused.h"
 #include "launch/patch_conv.h"
@@ -52,6 +53,12 @@ const std::vector<KernelFamily<ConvMaxPoolProblem>>& conv_max_pool_families() {
 const std::vector<KernelFamily<ConvGlobalMaxProblem>>& conv_global_max_families() {
   static const std::vector<KernelFamily<ConvGlobalMaxProblem>> all{mma_conv_global_max};
   return all;
+}
+
+const std::vector<KernelFamily<UnpoolProblem>>& families_of(UnpoolPass pass) {
+  static const std::vector<KernelFamily<UnpoolProblem>> unpool{max_unpool};
+  static const std::vector<KernelFamily<UnpoolProblem>> gather{max_unpool_gather};
+  return pass == UnpoolPass::gather ? gather : unpool;
 }
 
 const std::vector<KernelFamily<ChannelSumProblem>>& channel_sum_families() {

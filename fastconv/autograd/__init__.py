@@ -8,6 +8,7 @@ from fastconv.autograd.convolution import (
 )
 from fastconv.autograd.fused import Conv2dGlobalMaxFunction, Conv2dMaxPool2dFunction
 from fastconv.autograd.pooling import MaxPool2dBackwardFunction, MaxPool2dFunction, MaxPool2dGatherFunction
+from fastconv.autograd.unpooling import MaxUnpool2dAddFunction, MaxUnpool2dFunction, MaxUnpool2dGatherFunction
 
 __all__ = [
     "ChannelSumFunction",
@@ -19,4 +20,7 @@ __all__ = [
     "MaxPool2dBackwardFunction",
     "MaxPool2dFunction",
     "MaxPool2dGatherFunction",
+    "MaxUnpool2dAddFunction",
+    "MaxUnpool2dFunction",
+    "MaxUnpool2dGatherFunction",
 ]

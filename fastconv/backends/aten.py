@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastconv import activation
 from fastconv.plan import Candidate
-from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem, UnpoolProblem
 from fastconv.shapes import conv_output_size, conv_output_sizes, pool_output_sizes
 
 aten = torch.ops.aten
@@ -338,6 +338,34 @@ def _conv_global_max(problem: FusedProblem) -> Callable[..., tuple[Tensor, Tenso
     return run
 
 
+def _unpool_forward(problem: UnpoolProblem) -> Callable[..., Tensor]:
+    def run(x: Tensor, indices: Tensor) -> Tensor:
+        if 0 in problem.x.sizes or 0 in problem.y.sizes:
+            return _empty(problem.y, x).zero_()
+        return _with_strides(aten.max_unpool2d.default(x, indices, problem.y.sizes[2:]), problem.y)
+
+    return run
+
+
+def _unpool_add(problem: UnpoolProblem) -> Callable[..., Tensor]:
+    batch, channels, height, width = problem.y.sizes
+
+    def run(x: Tensor, indices: Tensor) -> Tensor:
+        sums = x.new_zeros(batch, channels, height * width)
+        sums.scatter_add_(2, indices.flatten(2), x.flatten(2))
+        return _with_strides(sums.view(problem.y.sizes), problem.y)
+
+    return run
+
+
+def _unpool_gather(problem: UnpoolProblem) -> Callable[..., Tensor]:
+    def run(y: Tensor, indices: Tensor) -> Tensor:
+        x = y.flatten(2).gather(2, indices.flatten(2)).view(problem.x.sizes)
+        return _with_strides(x, problem.x)
+
+    return run
+
+
 _PASSES: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "conv2d_fprop": _fprop,
     "conv2d_dgrad": _dgrad,
@@ -349,6 +377,9 @@ _PASSES: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "max_pool2d_backward": _pool_backward,
     "max_pool2d_gather": _pool_gather,
     "max_pool2d_indices": _pool_indices,
+    "max_unpool2d_forward": _unpool_forward,
+    "max_unpool2d_add": _unpool_add,
+    "max_unpool2d_gather": _unpool_gather,
 }
 
 backend = AtenBackend()

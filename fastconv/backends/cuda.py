@@ -18,7 +18,15 @@ from torch import Tensor
 from fastconv import emulator
 from fastconv.backends import unfused
 from fastconv.plan import Candidate, Plan
-from fastconv.problem import ChannelSumProblem, ConvGlobalMaxProblem, FusedProblem, Operand, PoolProblem, Problem
+from fastconv.problem import (
+    ChannelSumProblem,
+    ConvGlobalMaxProblem,
+    FusedProblem,
+    Operand,
+    PoolProblem,
+    Problem,
+    UnpoolProblem,
+)
 
 OLDEST_CAPABILITY = 80
 
@@ -128,6 +136,13 @@ def _compiled_problem(module: ModuleType, problem: Problem) -> Any:
     }
     if isinstance(problem, ChannelSumProblem):
         return module.ChannelSumProblem(**common)
+    if isinstance(problem, UnpoolProblem):
+        return module.UnpoolProblem(
+            unpool_pass=problem.unpool_pass,
+            indices=_sizes_and_strides(problem.indices),
+            y=_sizes_and_strides(problem.y),
+            **common,
+        )
     if isinstance(problem, PoolProblem):
         return module.PoolProblem(
             pool_pass=problem.pool_pass,
@@ -286,6 +301,20 @@ def _pool_indices(plan: CudaPlan, offsets: Tensor) -> Tensor:
     return indices
 
 
+def _unpool(plan: CudaPlan, x: Tensor, indices: Tensor) -> Tensor:
+    y = plan.empty(x, plan._problem.y)
+    if y.numel():
+        plan.launch(x, x, indices, y)
+    return y
+
+
+def _unpool_gather(plan: CudaPlan, y: Tensor, indices: Tensor) -> Tensor:
+    x = plan.empty(y, plan._problem.x)
+    if x.numel():
+        plan.launch(y, x, indices, y)
+    return x
+
+
 _PASSES = {
     "conv2d_fprop": _fprop,
     "conv2d_dgrad": _dgrad,
@@ -297,6 +326,9 @@ _PASSES = {
     "max_pool2d_backward": _pool_backward,
     "max_pool2d_gather": _pool_gather,
     "max_pool2d_indices": _pool_indices,
+    "max_unpool2d_forward": _unpool,
+    "max_unpool2d_add": _unpool,
+    "max_unpool2d_gather": _unpool_gather,
 }
 
 backend = CudaBackend()

@@ -13,6 +13,9 @@ from fastconv.library.primitives import (
     max_pool2d_forward,
     max_pool2d_gather,
     max_pool2d_indices,
+    max_unpool2d_add,
+    max_unpool2d_forward,
+    max_unpool2d_gather,
 )
 
 __all__ = [
@@ -28,4 +31,7 @@ __all__ = [
     "max_pool2d_forward",
     "max_pool2d_gather",
     "max_pool2d_indices",
+    "max_unpool2d_add",
+    "max_unpool2d_forward",
+    "max_unpool2d_gather",
 ]

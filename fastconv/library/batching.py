@@ -160,3 +160,24 @@ def max_pool2d_indices(info, in_dims, offsets, input_size, *window):
     count = info.batch_size
     size = [count * input_size[0], *input_size[1:]]
     return _from_batch(primitives.max_pool2d_indices(_into_batch(offsets, in_dims[0], count), size, *window), count), 0
+
+
+@_rule
+def max_unpool2d_forward(info, in_dims, x, indices, output_size, backend):
+    count = info.batch_size
+    x, indices = _into_batch(x, in_dims[0], count), _into_batch(indices, in_dims[1], count)
+    return _from_batch(primitives.max_unpool2d_forward(x, indices, output_size, backend), count), 0
+
+
+@_rule
+def max_unpool2d_add(info, in_dims, x, indices, output_size, backend):
+    count = info.batch_size
+    x, indices = _into_batch(x, in_dims[0], count), _into_batch(indices, in_dims[1], count)
+    return _from_batch(primitives.max_unpool2d_add(x, indices, output_size, backend), count), 0
+
+
+@_rule
+def max_unpool2d_gather(info, in_dims, y, indices, backend):
+    count = info.batch_size
+    y, indices = _into_batch(y, in_dims[0], count), _into_batch(indices, in_dims[1], count)
+    return _from_batch(primitives.max_unpool2d_gather(y, indices, backend), count), 0

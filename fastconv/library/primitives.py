@@ -41,6 +41,9 @@ SCHEMAS = {
     "max_pool2d_backward": f"(Tensor dy, Tensor offsets, SymInt[] input_size, {_WINDOW}) -> Tensor",
     "max_pool2d_gather": f"(Tensor x, Tensor offsets, {_WINDOW}) -> Tensor",
     "max_pool2d_indices": f"(Tensor offsets, SymInt[] input_size, {_WINDOW}) -> Tensor",
+    "max_unpool2d_forward": "(Tensor x, Tensor indices, SymInt[] output_size, str backend) -> Tensor",
+    "max_unpool2d_add": "(Tensor x, Tensor indices, SymInt[] output_size, str backend) -> Tensor",
+    "max_unpool2d_gather": "(Tensor y, Tensor indices, str backend) -> Tensor",
 }
 
 #: Holds the registrations for as long as the process lives.
@@ -61,6 +64,9 @@ max_pool2d_forward = torch.ops.fastconv.max_pool2d_forward.default
 max_pool2d_backward = torch.ops.fastconv.max_pool2d_backward.default
 max_pool2d_gather = torch.ops.fastconv.max_pool2d_gather.default
 max_pool2d_indices = torch.ops.fastconv.max_pool2d_indices.default
+max_unpool2d_forward = torch.ops.fastconv.max_unpool2d_forward.default
+max_unpool2d_add = torch.ops.fastconv.max_unpool2d_add.default
+max_unpool2d_gather = torch.ops.fastconv.max_unpool2d_gather.default
 
 # --- fake implementations: what comes out, without computing it --------------------------------------------------------
 
@@ -138,3 +144,18 @@ def _max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode,
 @_fake
 def _max_pool2d_indices(offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend):
     return _empty_like(offsets.shape, offsets, dtype=torch.int64)
+
+
+@_fake
+def _max_unpool2d_forward(x, indices, output_size, backend):
+    return _empty_like((*x.shape[:2], *output_size), x)
+
+
+@_fake
+def _max_unpool2d_add(x, indices, output_size, backend):
+    return _empty_like((*x.shape[:2], *output_size), x)
+
+
+@_fake
+def _max_unpool2d_gather(y, indices, backend):
+    return _empty_like(indices.shape, indices, dtype=y.dtype)

@@ -12,7 +12,7 @@ import torch
 
 from fastconv._version import __version__
 from fastconv.plan import Candidate
-from fastconv.problem import ConvMaxPoolProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
+from fastconv.problem import ConvMaxPoolProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem, UnpoolProblem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +74,8 @@ def problem_key(problem: Problem) -> str:
         words += _convolution_words(problem)
     elif isinstance(problem, PoolProblem):
         words += [_operand("x", problem.x), *_pool_words(problem)]
+    elif isinstance(problem, UnpoolProblem):
+        words += [_operand("x", problem.x), _operand("indices", problem.indices), _operand("y", problem.y)]
     else:
         words.append(_operand("x", problem.x))
     return " ".join([*words, f"i{problem.index_bits}"])

@@ -11,7 +11,7 @@ import torch
 
 from fastconv import backends
 from fastconv.plan import Candidate, Plan
-from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, Problem, changed
+from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, Problem, UnpoolProblem, changed
 from fastconv.tuning.keys import candidate_key, problem_key, slug
 from fastconv.tuning.store import Store, measuring_alone
 
@@ -164,6 +164,11 @@ def make_tensors(problem: Problem, device: torch.device) -> list[torch.Tensor | 
         if problem.conv_pass == "dgrad":
             return [_random(problem.y, dtype, device), w, bias]
         return [_random(problem.y, dtype, device), _random(problem.x, dtype, device)]
+    if isinstance(problem, UnpoolProblem):
+        return [
+            _random(problem.y if problem.unpool_pass == "gather" else problem.x, dtype, device),
+            _places(problem, device),
+        ]
     x = _random(problem.x, dtype, device)
     if problem.pool_pass == "forward":
         return [x]
@@ -172,6 +177,15 @@ def make_tensors(problem: Problem, device: torch.device) -> list[torch.Tensor | 
     if problem.pool_pass == "indices":
         return [offsets]
     return [_random(problem.y, dtype, device), offsets] if problem.pool_pass == "backward" else [x, offsets]
+
+
+def _places(problem: UnpoolProblem, device: torch.device) -> torch.Tensor:
+    """Indices that a pool could have made: one in each of as many parts of the plane as there are values."""
+    batch, channels, rows, columns = problem.x.sizes
+    positions = problem.y.sizes[2] * problem.y.sizes[3]
+    parts = torch.arange(rows * columns, device=device).mul_(positions).floor_divide_(max(rows * columns, 1))
+    places = torch.empty_strided(problem.indices.sizes, problem.indices.strides, dtype=torch.int64, device=device)
+    return places.copy_(parts.view(1, 1, rows, columns).expand(batch, channels, rows, columns))
 
 
 def _random(operand: Operand, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

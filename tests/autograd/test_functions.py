@@ -92,6 +92,9 @@ def test_tangent_of_every_primitive():
     _, offsets = torch.ops.fastconv.max_pool2d_forward(X, *WINDOW, "auto")
     dpool = torch.randn(offsets.shape, dtype=torch.float64, requires_grad=True)
     ops, size = torch.ops.fastconv, list(X.shape)
+    count = offsets[0, 0].numel()
+    repeated = torch.randint(0, 20, offsets.shape)
+    unique = torch.stack([torch.randperm(20)[:count] for _ in range(offsets.shape[1])]).view(offsets.shape)
     checked = [
         (lambda x, w, b, r: ops.conv2d_fprop(x, w, b, r, *GEOMETRY, "tanh", "auto"), (x, w, b, residual)),
         (lambda x, w, b, r: ops.conv2d_fprop(x, w, b, r, *GEOMETRY, "gelu", "auto"), (x, w, b, residual)),
@@ -101,6 +104,9 @@ def test_tangent_of_every_primitive():
         (lambda x: ops.max_pool2d_forward(x, *WINDOW, "auto")[0], (x,)),
         (lambda dy: ops.max_pool2d_backward(dy, offsets, size, *WINDOW, "auto"), (dpool,)),
         (lambda x: ops.max_pool2d_gather(x, offsets, *WINDOW, "auto"), (x,)),
+        (lambda dy: ops.max_unpool2d_add(dy, repeated, [5, 4], "auto"), (dpool,)),
+        (lambda x: ops.max_unpool2d_gather(x, repeated.clamp_max(X[0, 0].numel() - 1), "auto"), (x,)),
+        (lambda dy: ops.max_unpool2d_forward(dy, unique, [5, 4], "auto"), (dpool,)),
     ]
     for function, inputs in checked:
         assert torch.autograd.gradcheck(

@@ -40,6 +40,7 @@ def primitive_calls(backend, requires_grad=False):
     c = integers(4).requires_grad_(requires_grad)
     dpooled = integers(*pooled.shape, seed=4).requires_grad_(requires_grad)
     size = list(x.shape)
+    places = torch.arange(y[0, 0].numel()).flip(0).view(1, 1, *y.shape[2:]).expand(*y.shape).contiguous()
     return {
         "conv2d_fprop": (x, w, b, residual, *CONVOLUTION, "relu", backend),
         "conv2d_dgrad": (dy, w, c, size, *CONVOLUTION, "identity", backend),
@@ -51,6 +52,9 @@ def primitive_calls(backend, requires_grad=False):
         "max_pool2d_backward": (dpooled, offsets, size, *POOL, backend),
         "max_pool2d_gather": (x, offsets, *POOL, backend),
         "max_pool2d_indices": (offsets, size, *POOL, backend),
+        "max_unpool2d_forward": (dy, places, size[2:], backend),
+        "max_unpool2d_add": (dy, places, size[2:], backend),
+        "max_unpool2d_gather": (x, places[:, :4].contiguous(), backend),
     }
 
 
@@ -65,6 +69,9 @@ NAMES = (
     "max_pool2d_backward",
     "max_pool2d_gather",
     "max_pool2d_indices",
+    "max_unpool2d_forward",
+    "max_unpool2d_add",
+    "max_unpool2d_gather",
 )
 
 

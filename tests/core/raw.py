@@ -121,3 +121,19 @@ def channel_sums(core: Any, x: torch.Tensor, **target: int) -> tuple[torch.Tenso
     sums = unwritten((x.shape[1],), x.dtype)
     problem = core.ChannelSumProblem(dtype=NAMES[x.dtype], x=operand(x), **target)
     return sums, launch(core, problem, "channel_sum", "", (x, sums))
+
+
+def unpool(
+    core: Any, unpool_pass: str, x: torch.Tensor, indices: torch.Tensor, y: torch.Tensor, config: str, **target: int
+) -> dict[str, Any]:
+    """Runs a pass of unpooling; gather writes x, the others y."""
+    problem = core.UnpoolProblem(
+        unpool_pass=unpool_pass,
+        dtype=NAMES[x.dtype],
+        x=operand(x),
+        indices=operand(indices),
+        y=operand(y),
+        **target,
+    )
+    kernel = "max_unpool_gather" if unpool_pass == "gather" else "max_unpool"
+    return launch(core, problem, kernel, config, (x, indices, y))

@@ -209,4 +209,7 @@ def test_every_op_has_a_direct_kernel(fast_core: ModuleType) -> None:
         ("max_pool2d_backward", "max_pool_backward"),
         ("max_pool2d_gather", "max_pool_gather"),
         ("max_pool2d_indices", "max_pool_indices"),
+        ("max_unpool2d_forward", "max_unpool"),
+        ("max_unpool2d_add", "max_unpool"),
+        ("max_unpool2d_gather", "max_unpool_gather"),
     }
