@@ -120,7 +120,7 @@ Prepared prepare(const UnpoolProblem& problem, const std::string& config) {
     p.indices = static_cast<const int64_t*>(indices);
     p.output = y;
     if (in_channels && reinterpret_cast<uintptr_t>(y) % 16 != 0) p.is_one_piece = false;
-    launch_kernel({"max_unpool", description.blocks, kUnpoolThreads, 0}, kernel, p,
+    launch_kernel({"max_unpool", description.blocks, kUnpoolThreads, 0, kUnpoolThreads}, kernel, p,
                   {{"x", x, bytes_of(problem.x, size)},
                    {"indices", indices, bytes_of(problem.indices, 8)},
                    {"y", y, bytes_of(problem.y, size), true}},
@@ -155,7 +155,7 @@ Prepared prepare_gather(const UnpoolProblem& problem, const std::string&) {
     p.values = y;
     p.indices = static_cast<const int64_t*>(indices);
     p.output = x;
-    launch_kernel({"max_unpool_gather", description.blocks, kUnpoolThreads, 0}, kernel, p,
+    launch_kernel({"max_unpool_gather", description.blocks, kUnpoolThreads, 0, kUnpoolThreads}, kernel, p,
                   {{"x", x, bytes_of(problem.x, size), true},
                    {"indices", indices, bytes_of(problem.indices, 8)},
                    {"y", y, bytes_of(problem.y, size)}},

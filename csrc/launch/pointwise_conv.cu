@@ -240,22 +240,23 @@ class PointwiseLaunch {
               const LaunchArguments& arguments) const {
     const bool is_wgrad = geometry_.pass == PointwisePass::wgrad, is_dgrad = geometry_.pass == PointwisePass::dgrad;
     const Operand& output = is_wgrad ? problem_.w : is_dgrad ? problem_.x : problem_.y;
-    launch_kernel({is_wgrad   ? "pointwise_wgrad"
-                   : is_dgrad ? "pointwise_dgrad"
-                              : "pointwise_fprop",
-                   p.tiles_of_split.divisor() * splits_, 32 * kernel.tile.warps(), kernel.shared_bytes},
-                  kernel.function, p,
-                  {{is_wgrad ? "dy" : "w", p.left.elements, bytes_of(is_wgrad ? problem_.y : problem_.w, 2)},
-                   {is_dgrad ? "dy" : "x", p.right.elements, bytes_of(is_dgrad ? problem_.y : problem_.x, 2)},
-                   {is_wgrad   ? "dw"
-                    : is_dgrad ? "dx"
-                               : "y",
-                    p.out.partial != nullptr ? nullptr : p.out.output, bytes_of(output, 2), true},
-                   {"bias", p.bias, geometry_.rows * 2},
-                   {"residual", p.out.residual, bytes_of(problem_.residual, 2)},
-                   {"bias_gradient", p.bias_gradient, geometry_.rows * 2, true},
-                   {"partial", p.out.partial, geometry_.partial_bytes(splits_), true}},
-                  arguments.stream);
+    launch_kernel(
+        {is_wgrad   ? "pointwise_wgrad"
+         : is_dgrad ? "pointwise_dgrad"
+                    : "pointwise_fprop",
+         p.tiles_of_split.divisor() * splits_, 32 * kernel.tile.warps(), kernel.shared_bytes, kernel.launch_bound},
+        kernel.function, p,
+        {{is_wgrad ? "dy" : "w", p.left.elements, bytes_of(is_wgrad ? problem_.y : problem_.w, 2)},
+         {is_dgrad ? "dy" : "x", p.right.elements, bytes_of(is_dgrad ? problem_.y : problem_.x, 2)},
+         {is_wgrad   ? "dw"
+          : is_dgrad ? "dx"
+                     : "y",
+          p.out.partial != nullptr ? nullptr : p.out.output, bytes_of(output, 2), true},
+         {"bias", p.bias, geometry_.rows * 2},
+         {"residual", p.out.residual, bytes_of(problem_.residual, 2)},
+         {"bias_gradient", p.bias_gradient, geometry_.rows * 2, true},
+         {"partial", p.out.partial, geometry_.partial_bytes(splits_), true}},
+        arguments.stream);
   }
 
   void reduce(const PointwiseParameters& p, void* bias_gradient, const LaunchArguments& arguments) const {

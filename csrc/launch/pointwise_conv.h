@@ -27,7 +27,8 @@ std::vector<Kernel<PointwiseParameters>> compile_pointwise(std::index_sequence<i
   return {[] {
     using Shape = TileShape<Element, Precision::native, tiles[i].rows, tiles[i].columns, tiles[i].depth,
                             tiles[i].stages, tiles[i].warp_rows, tiles[i].warp_columns>;
-    return Kernel<PointwiseParameters>{tiles[i], pointwise_shared_bytes<Shape>(), pointwise_gemm<Shape, pass, narrow>};
+    return Kernel<PointwiseParameters>{tiles[i], pointwise_shared_bytes<Shape>(), pointwise_gemm<Shape, pass, narrow>,
+                                       Shape::kThreads};
   }()...};
 }
 

@@ -157,7 +157,7 @@ struct WgradLaunch {
     unsigned char* partial = workspace + mma::round_up(converted_bytes, 256);
     p.partial = reinterpret_cast<float*>(partial);
     p.partial_bias = problem.has_bias ? reinterpret_cast<float*>(partial + partial_bytes) : nullptr;
-    launch_kernel({name(), static_cast<unsigned>(parts * splits), kThreads, shared_bytes}, kernel.function, p,
+    launch_kernel({name(), static_cast<unsigned>(parts * splits), kThreads, shared_bytes, kThreads}, kernel.function, p,
                   {{"x", p.image.source, source_bytes},
                    {"dy", y, bytes_of(geometry.output, element)},
                    {"partial", p.partial, partial_bytes, true},
