@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 from fastconv.bench.names import known
@@ -39,16 +42,40 @@ class Comparison:
 
 
 def parse_side(text: str) -> tuple[Path, str]:
-    """`FILE` or `FILE:CONTESTANT`; a folder stands for the results in it."""
+    """`FILE`, `FOLDER` or `COMMIT`, each also with `:CONTESTANT`; a folder stands for the results in it."""
     path, contestant = Path(text), ""
     if not path.exists() and ":" in text:
         head, _, contestant = text.rpartition(":")
         path = Path(head)
+    if not path.exists() and (found := _of_commit(str(path))):
+        path = found
     if path.is_dir():
         path = path / "results.jsonl"
     if not path.exists():
-        raise FileNotFoundError(f"{text}: no such file; give FILE, FOLDER or FILE:CONTESTANT")
+        raise FileNotFoundError(
+            f"{text}: no such file, and no results here of a commit of that name; give FILE, FOLDER or COMMIT, each with or "
+            f"without :CONTESTANT"
+        )
     return path, contestant
+
+
+#: Where results of a commit are looked for: those of this folder's runs, and those that are kept in a checkout.
+KEPT = ("fastconv-bench/*/results.jsonl", "benchmarks/results/*/*.jsonl")
+
+
+def _of_commit(name: str) -> Path | None:
+    """The newest results of a commit, by the beginning of its name."""
+    if not re.fullmatch(r"[0-9a-f]{4,40}", name):
+        return None
+    found = sorted((path for pattern in KEPT for path in Path().glob(pattern)), key=lambda path: path.stat().st_mtime)
+    for path in reversed(found):
+        with path.open() as file:
+            first = file.readline()
+        with contextlib.suppress(ValueError, AttributeError):
+            commit = json.loads(first).get("commit", "").rstrip("+")
+            if commit and (commit.startswith(name) or name.startswith(commit)):
+                return path
+    return None
 
 
 def compare(first: str, second: str, figure: str = "cold") -> Comparison:

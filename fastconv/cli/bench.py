@@ -129,12 +129,15 @@ def render_report(
 
 @app.command("compare")
 def compare(
-    first: Annotated[str, typer.Argument(help="FILE or FOLDER of results, or FILE:CONTESTANT.")],
+    first: Annotated[str, typer.Argument(help="FILE or FOLDER of results, or a COMMIT's; each also with :CONTESTANT.")],
     second: Annotated[str, typer.Argument(help="The same; a ratio above one says that this one is faster.")],
     figure: Annotated[str, typer.Option(help="Which time: cold, warm or graph.")] = "cold",
     rows: Annotated[int, typer.Option(help="How many of the slowest and of the fastest rows to show.")] = 10,
 ) -> None:
-    """Two results, commits or contestants: geometric mean of the ratios with a bootstrap interval, and the extremes."""
+    """Two results, commits or contestants: geometric mean of the ratios with a bootstrap interval, and the extremes.
+
+    A commit's results are the newest that name it in fastconv-bench/ and in benchmarks/results/.
+    """
     from fastconv.bench import comparison
 
     console = Console()

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 
 import pytest
 
@@ -148,6 +149,25 @@ def test_a_measurement_and_a_prediction_do_not_compare(tmp_path):
 
 def test_predictions_compare_and_say_so(tmp_path):
     assert comparison.compare(*two_files(tmp_path, predicted)).predicted
+
+
+def test_two_commits_compare_by_their_newest_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, (place, commit, seconds) in enumerate(
+        [
+            ("fastconv-bench/one", "aaaa1111+", 9e-5),
+            ("fastconv-bench/two", "aaaa1111", 3e-5),
+            ("benchmarks/results/h200", "bbbb2222", 1e-5),
+        ]
+    ):
+        path = tmp_path / place / "results.jsonl"
+        path.parent.mkdir(parents=True)
+        write(path, [measured(one, "fastconv-cuda", seconds) for one in cases()], **DEVICE, commit=commit)
+        os.utime(path, (number, number))
+    assert comparison.compare("aaaa", "bbbb2222").mean().value == pytest.approx(3.0)
+    assert comparison.compare("aaaa1111:fastconv-cuda", "bbbb:fastconv-cuda").mean().value == pytest.approx(3.0)
+    with pytest.raises(FileNotFoundError, match="no results here of a commit"):
+        comparison.compare("aaaa", "cccc3333")
 
 
 def test_a_missing_file_or_nothing_in_common_is_an_error(tmp_path):
