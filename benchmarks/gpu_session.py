@@ -161,8 +161,10 @@ class Session:
     def build(self) -> Outcome:
         """In place, without isolation and without the network; the modules land in fastconv/."""
         settings = {"FASTCONV_BUILD_CUDA": "1"}
-        if self.options.arch:
-            settings["TORCH_CUDA_ARCH_LIST"] = self.options.arch
+        if (
+            architecture := self.options.arch or self.machine.architecture()
+        ):  # one alone compiles in half the time of two
+            settings["TORCH_CUDA_ARCH_LIST"] = architecture
         steps = [Step("build_ext", (sys.executable, "setup.py", "build_ext", "--inplace"), settings, share=0.9)]
         if not any(self.machine.lacks(one) for one in ("tests", "bench")):
             steps.append(Step("info", (sys.executable, "-m", "fastconv", "info")))
@@ -303,7 +305,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of a stage; at most 540")
     parser.add_argument("--total", type=float, default=float("inf"), help="seconds of all stages together")
     parser.add_argument("--wheels", help="folder of wheels to install first")
-    parser.add_argument("--arch", default="", help='TORCH_CUDA_ARCH_LIST of the build, "9.0a" say')
+    parser.add_argument("--arch", default="", help="TORCH_CUDA_ARCH_LIST of the build; default: this GPU's")
     parser.add_argument("--fuzz-problems", type=int, default=500)
     parser.add_argument("--sanitizer-problems", type=int, default=40)
     parser.add_argument("--profile", action="append", help="CASE or CASE@KERNEL for ncu; several times")

@@ -56,6 +56,13 @@ class Machine:
         """What to start; the bare name where it was not found, for the message that this gives."""
         return self.program(name) or name
 
+    def architecture(self) -> str:
+        """TORCH_CUDA_ARCH_LIST for the GPU that is here; empty where torch sees none."""
+        code = "import torch; print('%d.%d' % torch.cuda.get_device_capability())"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=self._environment)
+        found = done.stdout.strip() if done.returncode == 0 else ""
+        return f"{found}a" if found == "9.0" else found
+
     def _importable(self) -> dict[str, str]:
         """Modules that the stages' Python finds, with versions. Asked of a process, as the path may have grown by wheels."""
         if self._modules is None:

@@ -61,6 +61,19 @@ def test_a_command_that_does_not_exist_is_a_failure_not_a_crash(script, session)
     assert "/nowhere/ncu" in outcome.note
 
 
+@pytest.mark.parametrize(
+    ("capability", "asked", "built"), [("9.0a", "", "9.0a"), ("8.6", "", "8.6"), ("9.0a", "8.0", "8.0"), ("", "", None)]
+)
+def test_the_build_is_for_the_gpu_that_is_here_alone(script, session, monkeypatch, capability, asked, built):
+    ran = []
+    monkeypatch.setattr(session, "_one", lambda step, stage, allowed: ran.append(step) or (0, "fine"))
+    monkeypatch.setattr(session.machine, "architecture", lambda: capability)
+    session.options.arch = asked
+    session.build()
+    assert ran[0].environment.get("TORCH_CUDA_ARCH_LIST") == built
+    assert ran[0].environment["FASTCONV_BUILD_CUDA"] == "1"
+
+
 def test_commands_are_those_that_the_profilers_take(script, session, monkeypatch):
     ran = []
     monkeypatch.setattr(session, "_one", lambda step, stage, allowed: ran.append(step) or (0, "fine"))
