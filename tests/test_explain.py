@@ -92,6 +92,10 @@ def test_description_of_a_problem_has_what_matters():
     ).calls[0]
     text = "float32 x 1x4x8x8 channels_last, w 4x2x3x2, stride 1, padding 1,1,0,1, groups 2, bias, relu"
     assert describe(call.problem) == text
+    for mode, value, words in (("reflect", 0.0, "reflect"), ("constant", -2.5, "-2.5")):
+        options = {"padding": (2, 1, 0, 3), "padding_mode": mode, "padding_value": value}
+        call = fastconv.explain(fastconv.conv2d, x, torch.randn(4, 4, 3, 2), **options).calls[0]
+        assert describe(call.problem).endswith(f"padding 2,1,0,3, padded by {words}")
     call = fastconv.explain(fastconv.max_pool2d, x.transpose(2, 3), (3, 2), 1, 1, 2).calls[0]
     assert describe(call.problem) == (
         "float32 x 1x4x8x8 strides (256, 1, 4, 32), kernel 3x2, stride 1, padding 1, dilation 2"

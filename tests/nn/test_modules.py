@@ -32,6 +32,31 @@ def test_layer_computes_what_pytorchs_does_from_its_state_dict(layers):
     torch.testing.assert_close(layers[0](x[0]), layers[1](x[0]))
 
 
+@pytest.mark.parametrize("padding", [2, (1, 3), "same"], ids=str)
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_padding_modes_are_pytorchs_in_a_layer_and_in_a_converted_one(mode, padding):
+    options = {"padding": padding, "padding_mode": mode, "dilation": (2, 1)}
+    expected = torch.nn.Conv2d(3, 4, (2, 4), **options)
+    layer = fastconv.nn.Conv2d(3, 4, (2, 4), **options, backend="cuda")
+    layer.load_state_dict(expected.state_dict())
+    converted = copy.deepcopy(expected)
+    fastconv.convert(converted, backend="aten")
+    assert converted.padding_mode == mode
+    x = torch.randn(2, 3, 6, 7)
+    for ours in (layer, converted):
+        torch.testing.assert_close(ours(x), expected(x))
+        gradients = [torch.autograd.grad(module(x).square().sum(), module.parameters()) for module in (ours, expected)]
+        torch.testing.assert_close(*gradients)
+
+
+def test_a_layer_without_what_it_pads_with_fails_as_pytorchs_does():
+    x = torch.randn(1, 2, 3, 3)
+    for module in (torch.nn, fastconv.nn):
+        layer = module.Conv2d(2, 2, 3, padding=3, padding_mode="reflect")
+        with pytest.raises(RuntimeError, match="Padding size should be less than the corresponding input dimension"):
+            layer(x)
+
+
 def test_state_dict_has_pytorchs_keys(layers):
     assert list(layers[0].state_dict()) == list(layers[1].state_dict())
 

@@ -152,6 +152,19 @@ def test_another_value_is_an_error_that_names_the_accepted_ones(monkeypatch):
 # --- keys
 
 
+def test_times_of_padding_modes_are_kept_apart_and_those_of_zeros_under_their_old_names():
+    """Stores were written before problems had modes; a key without one is that of zeros."""
+    modes = [("reflect", 0.0), ("replicate", 0.0), ("circular", 0.0), ("constant", 1.0), ("constant", float("nan"))]
+    keys = {problem_key(conv(padding_mode=mode, padding_value=value)) for mode, value in modes}
+    zeros = problem_key(conv())
+    assert len({*keys, zeros}) == 6
+    assert "pad:" not in zeros
+    assert problem_key(conv(padding_mode="constant", padding_value=0.0)) == zeros
+    assert problem_key(conv(conv_pass="dgrad", padding_mode="constant", padding_value=1.0)) == problem_key(
+        conv(conv_pass="dgrad")
+    )
+
+
 def test_different_problems_have_different_keys_and_the_batch_can_be_taken_out():
     problems = [
         conv(), conv(batch=4), conv(conv_pass="dgrad"), conv(conv_pass="wgrad"), conv(dtype=torch.float16), conv(channels=16),
