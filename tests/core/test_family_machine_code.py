@@ -1,0 +1,63 @@
+"""The compiled kernels of stems, groups and 1x1: tensor cores in a loop, nothing in local memory. Needs fastconv._cuda and a
+disassembler, and no GPU."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.core import machine_code
+
+KERNELS = re.compile(r"fastconv\d*\w*?(staged_conv|staged_wgrad|pointwise_gemm)")
+
+
+def instructions(disassembler: str, module: Path) -> dict[str, list[str]]:
+    """Of every kernel of these families, whatever the architecture, by architecture and symbol."""
+    found: dict[str, list[str]] = {}
+    architecture, lines = "", None
+    for line in machine_code._dump(disassembler, "-sass", str(module)).splitlines():
+        if line.startswith("arch = "):
+            architecture = line.removeprefix("arch = ").strip()
+        elif "Function :" in line:
+            symbol = line.split("Function :")[1].strip()
+            lines = found.setdefault(f"{architecture} {symbol}", []) if KERNELS.search(symbol) else None
+        elif lines is not None and (match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line)):
+            lines.append(match.group(1))
+    return found
+
+
+def stacks(disassembler: str, module: Path) -> dict[str, tuple[int, int]]:
+    """Bytes of stack and of local memory by symbol, of those that have any."""
+    found, symbol = {}, ""
+    for line in machine_code._dump(disassembler, "-res-usage", str(module)).splitlines():
+        if "Function" in line:
+            symbol = line if KERNELS.search(line) else ""
+        elif "REG:" in line and symbol:
+            numbers = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)}
+            if numbers["STACK"] or numbers["LOCAL"]:
+                found[symbol] = (numbers["STACK"], numbers["LOCAL"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def compiled() -> tuple[str, Path]:
+    disassembler, module = machine_code.find_disassembler(), machine_code.find_module()
+    if disassembler is None:
+        pytest.skip("no cuobjdump with nvdisasm beside it")
+    if module is None:
+        pytest.skip("fastconv._cuda was not built")
+    return disassembler, module
+
+
+def test_kernels_multiply_on_tensor_cores_and_keep_to_registers(compiled: tuple[str, Path]) -> None:
+    kernels = instructions(*compiled)
+    assert kernels, "the module has none of these kernels"
+    for symbol, code in kernels.items():
+        text = "\n".join(code)
+        assert "HMMA" in text, f"{symbol} has no matrix product"
+        assert not re.search(r"\b(LDL|STL)\b", text), f"{symbol} uses local memory"
+        # Chunks move by 16 bytes: asynchronously, or through registers to be handed out by elements.
+        assert re.search(r"LDGSTS\S*\.128|LDG\S*\.128", text), f"{symbol} has no 16-byte load"
+    assert not stacks(*compiled)
