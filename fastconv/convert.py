@@ -31,6 +31,8 @@ REPLACEMENTS: dict[type, type] = {
 }
 
 _ORIGINALS = {new: old for old, new in REPLACEMENTS.items()}
+#: Layers that are fastconv's already. The fused ones are subclasses of torch.nn.Conv2d, too.
+_OURS = (*_ORIGINALS, nn.Conv2dMaxPool2d, nn.Conv2dGlobalMax)
 _QUANTIZED_MODULES = ("torch.ao.nn", "torch.nn.quantized", "torch.nn.intrinsic", "torch.nn.qat")
 _PARAMETRIZED = re.compile("Parametrized(Conv2d|ConvTranspose2d|MaxPool2d|AdaptiveMaxPool2d|MaxUnpool2d)")
 _MARK = "_fastconv_converted"
@@ -129,7 +131,7 @@ def convert(
     layers = []
     for names, module in _named_once(model, "convert"):
         if not _is_candidate(module):
-            if isinstance(module, tuple(_ORIGINALS)) and backend not in (None, module.backend or "auto"):
+            if isinstance(module, _OURS) and backend not in (None, module.backend or "auto"):
                 layers.append(_with_backend(names, module, backend))
             continue
         was = _full_name(type(module))
@@ -195,7 +197,7 @@ def _named_once(model: torch.nn.Module, caller: str) -> Iterator[tuple[tuple[str
 
 def _is_candidate(module: torch.nn.Module) -> bool:
     """Whether the report should say something about it."""
-    if isinstance(module, tuple(_ORIGINALS)):
+    if isinstance(module, _OURS):
         return False
     if isinstance(module, tuple(REPLACEMENTS)):
         return True

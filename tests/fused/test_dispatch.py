@@ -91,3 +91,12 @@ def test_other_paddings_run_unfused_and_say_why():
     (call,) = fastconv.explain(fastconv.conv2d_max_pool2d, x, w, padding=1, padding_mode="reflect", backend="cuda")
     assert call.chosen.kernel == "unfused"
     assert any("reflect" in one.reason for one in call.rejected if one.kernel == "mma_conv_max_pool")
+
+
+def test_convert_takes_fused_blocks_for_layers_built_as_fastconvs():
+    """They are subclasses of torch.nn.Conv2d, and no business of convert's."""
+    model = torch.nn.Sequential(fastconv.nn.Conv2dMaxPool2d(3, 4, 3), fastconv.nn.Conv2dGlobalMax(4, 2, 3))
+    assert len(fastconv.convert(model)) == 0
+    for layer in fastconv.convert(model, backend="cuda"):
+        assert "built as fastconv's" in layer.reason
+    assert [type(module).__name__ for module in model] == ["Conv2dMaxPool2d", "Conv2dGlobalMax"]
