@@ -228,6 +228,8 @@ inline void set_source(Parameters& p, const Geometry& geometry, const Operand& s
   p.source_row = source.strides[2];
   p.source_column = source.strides[3];
   p.planes = geometry.by_words && is_planes(source) && !(source.sizes[1] == 1 && source.strides[3] == 1);
+  // A single column has a stride that means nothing, and the kernel counts columns to the left of it.
+  if (geometry.by_words && source.sizes[3] == 1) p.source_column = p.planes ? 1 : p.all_channels;
   const int64_t line = int64_t{p.columns.image_size} * (p.planes ? 1 : p.all_channels);
   p.line_chunks = FastDivider<uint32_t>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
   p.lines_channels = FastDivider<uint32_t>(p.planes ? p.all_channels : 1);

@@ -51,6 +51,8 @@ STEMS = {
     "uneven padding, split TF32": stem(
         F32, (2, 3, 9, 11), (16, 3, 5, 3), stride=(2, 1), padding=(2, 1, 0, 2), bias=True
     ),
+    "a single column": stem(F16, (2, 3, 9, 1), (8, 3, 3, 3), padding=SAME),
+    "a single column, NCHW": stem(BF16, (2, 3, 9, 1), (8, 3, 3, 3), padding=SAME, x_last=False),
     "padding beyond the filter": stem(F16, (1, 3, 4, 5), (8, 3, 2, 2), padding=(4, 3, 5, 2)),
 }
 GROUPED = {
