@@ -42,7 +42,8 @@ __device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRo
   constexpr int kChunk = Unit::kChunk, kColumns = units * Unit::kColumns, kPitch = kColumns + 8;
   static_assert(16 * kPitch <= kColumns * kPixelPitch, "the staging memory holds both orders");
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-  constexpr int kItems = 16 * kColumns / kChunk;
+  constexpr int kItems = 16 * kColumns / kChunk, kAcross = 32 / (16 / kChunk);
+  static_assert(kItems % 32 == 0, "a warp has something to do in every turn");
 #pragma unroll 1
   for (int m = 0; m < Unit::kRowTiles; ++m) {
     // Registers have no addresses: all tiles are looked at, one is written.
@@ -66,9 +67,9 @@ __device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRo
     __syncwarp();
 #pragma unroll 1
     for (int i = lane; i < kItems; i += 32) {
-      // Neighbouring lanes: along the channels, in either order.
-      const int column = p.along_pixels ? i % kColumns : i % (kColumns / kChunk) * kChunk;
-      const int slab_row = p.along_pixels ? i / kColumns * kChunk : i / (kColumns / kChunk);
+      // Lanes take whole rows of channels, or the 16 pixels of a few channels: whole sectors, in either order.
+      const int column = p.along_pixels ? i / 32 * kAcross + i % kAcross : i % (kColumns / kChunk) * kChunk;
+      const int slab_row = p.along_pixels ? i % 32 / kAcross * kChunk : i / (kColumns / kChunk);
       const float* from = staging + (p.along_pixels ? column * kPixelPitch + slab_row : slab_row * kPitch + column);
       const int tile_row = warp_row + 16 * m + slab_row;
       const int of_unit = column % Unit::kColumns, its_unit = unit + column / Unit::kColumns;
