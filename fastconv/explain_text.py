@@ -32,16 +32,17 @@ Cell = Callable[["ExplainedCall", Analysis | None, str], str]
 def render(
     calls: Sequence[ExplainedCall], found: Sequence[Analysis | None], summary: Sequence[str], width: int
 ) -> Group:
+    few = len(calls) <= MOST_CARDS
     parts: list[Any] = []
-    if len(calls) <= MOST_CARDS:
+    if few:
         for call, one in zip(calls, found, strict=True):
             parts += [*card(call, one), Text("")]
     else:
         parts += lines(calls, found, width)
+    if reasons := rejections(calls, brief=not few):
+        parts.append(reasons)
     if len(calls) != 1:
         parts += [Text(line) for line in summary]
-    if reasons := rejections(calls):
-        parts.append(reasons)
     return Group(*parts)
 
 
@@ -210,13 +211,22 @@ def _candidates(call: ExplainedCall) -> Any:
     return table
 
 
-def rejections(calls: Sequence[ExplainedCall]) -> Any:
+def rejections(calls: Sequence[ExplainedCall], brief: bool) -> Any:
+    """What cannot run and why; briefly, a line for each kernel with the commonest of its reasons."""
     reasons = Counter((one.backend, one.kernel, one.reason) for call in calls for one in call.rejected)
     if not reasons:
         return None
     table = Table(title="not possible", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("backend", "kernel", "reason", "times"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "times" else "left")
-    for (backend, kernel, reason), times in reasons.items():
-        table.add_row(backend, kernel, Text(reason), str(times))
+    if not brief:
+        for (backend, kernel, reason), times in reasons.items():
+            table.add_row(backend, kernel, Text(reason), str(times))
+        return table
+    by_kernel: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for (backend, kernel, reason), times in reasons.most_common():
+        by_kernel.setdefault((backend, kernel), []).append((reason, times))
+    for (backend, kernel), found in sorted(by_kernel.items()):
+        others = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+        table.add_row(backend, kernel, Text(found[0][0] + others), str(sum(times for _, times in found)))
     return table
