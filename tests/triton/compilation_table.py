@@ -35,12 +35,17 @@ Key = tuple[str, int, str, str]  # problem, capability, kernel family, config
 #: The packed families launch what other rows have, on channels-last operands; these problems show it.
 PACKED = ("fprop_3x3_nchw", "dgrad_3x3_stride2_nchw")
 
+#: What other kernels make of 1x1 filters is in other rows.
+POINTWISE = ("fprop_1x1", "fprop_1x1_tf32")
+
 
 def rows_of(name: str, capability: int) -> list[Key]:
     """A row for every configuration that is offered for a problem."""
     legal = [candidate for candidate in backend.candidates(problem(name, capability)) if candidate.legal]
     others = ("unfused",) if name in PACKED else ("unfused", "packed_")
     shown = [candidate for candidate in legal if not candidate.kernel.startswith(others)]
+    if name in POINTWISE:
+        shown = [candidate for candidate in shown if candidate.kernel.startswith("pointwise_")]
     return [(name, capability, candidate.kernel, candidate.config) for candidate in shown]
 
 

@@ -98,6 +98,8 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "fprop_3x3_relu": conv("fprop", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True, residual=True, activation="relu"),
     "fprop_3x3_gelu": conv("fprop", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True, activation="gelu"),
     "fprop_1x1_tanh_f16": conv("fprop", MIDDLE, (64, 256, 1, 1), F16, activation="tanh"),
+    "fprop_1x1": conv("fprop", MIDDLE, (256, 256, 1, 1), has_bias=True, residual=True, activation="relu"),
+    "fprop_1x1_tf32": conv("fprop", MIDDLE, (256, 256, 1, 1), F32, allow_tf32=True),
     "fprop_3x3_wide": wide(conv("fprop", MIDDLE, MIDDLE_3X3, padding=1)),
     "fprop_3x3_nchw": conv("fprop", (32, 128, 28, 28), (128, 128, 3, 3), padding=1, nchw=True),
     "fprop_1x1_nchw": conv("fprop", MIDDLE, (256, 256, 1, 1), nchw=True),
@@ -112,7 +114,6 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "fprop_four": conv("fprop", **FOUR_CHANNELS),
     "fprop_four_f32": conv("fprop", dtype=F32, **FOUR_CHANNELS),
     "fprop_twelve": conv("fprop", **TWELVE_CHANNELS),
-    "fprop_twelve_f32": conv("fprop", dtype=F32, **TWELVE_CHANNELS),
     "fprop_resnext": conv("fprop", **RESNEXT),
     "fprop_depthwise": conv("fprop", **DEPTHWISE),
     "fprop_depthwise_nchw": conv("fprop", nchw=True, **DEPTHWISE),
@@ -132,25 +133,23 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "dgrad_depthwise_nchw": conv("dgrad", nchw=True, **DEPTHWISE),
     "wgrad_3x3": conv("wgrad", MIDDLE, MIDDLE_3X3, padding=1, has_bias=True),
     "wgrad_3x3_nchw": conv("wgrad", MIDDLE, MIDDLE_3X3, padding=1, nchw=True),
-    "wgrad_1x1_stride2": conv("wgrad", MIDDLE, (512, 256, 1, 1), F16, stride=2),
+    "wgrad_1x1_stride2_tf32": conv("wgrad", MIDDLE, (512, 256, 1, 1), F32, stride=2, allow_tf32=True),
     "wgrad_3x3_tf32": conv("wgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, allow_tf32=True),
     "wgrad_3x3_tf32_nchw": conv("wgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, allow_tf32=True, nchw=True),
     "wgrad_3x3_f32": conv("wgrad", MIDDLE, MIDDLE_3X3, F32, padding=1),
     "wgrad_3x3_f64": conv("wgrad", (2, 16, 16, 16), (16, 16, 3, 3), F64, padding=1),
-    "wgrad_stem": conv("wgrad", **STEM),
     "wgrad_odd": conv("wgrad", dtype=F16, **ODD),
     "wgrad_resnext": conv("wgrad", **RESNEXT),
     "wgrad_depthwise": conv("wgrad", **DEPTHWISE),
     "wgrad_depthwise_nchw": conv("wgrad", nchw=True, **DEPTHWISE),
     "wgrad_depthwise_7x7": conv("wgrad", **DEPTHWISE_7X7),
-    "wgrad_depthwise_7x7_nchw": conv("wgrad", nchw=True, **DEPTHWISE_7X7),
     "fprop_3x3_reflect_tf32": conv(
         "fprop", MIDDLE, MIDDLE_3X3, F32, padding=1, padding_mode="reflect", allow_tf32=True
     ),
     "fprop_stem_constant_tf32": conv(
         "fprop", dtype=F32, allow_tf32=True, padding_mode="constant", padding_value=0.5, **STEM
     ),
-    "fprop_depthwise_circular": conv("fprop", padding_mode="circular", **DEPTHWISE),
+    "fprop_depthwise_circular_nchw": conv("fprop", padding_mode="circular", nchw=True, **DEPTHWISE),
     "dgrad_3x3_reflect_tf32": conv(
         "dgrad", MIDDLE, MIDDLE_3X3, F32, padding=1, padding_mode="reflect", allow_tf32=True
     ),
@@ -175,14 +174,12 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "channel_sum_f64": channel_sum((2, 16, 16, 16), F64),
     "pool_forward_3x3": pool("forward", (32, 64, 112, 112), 3, 2, 1),
     "pool_forward_3x3_nchw": pool("forward", (32, 64, 112, 112), 3, 2, 1, nchw=True),
-    "pool_forward_2x2_f32_nchw": pool("forward", MIDDLE, 2, 2, 0, F32, nchw=True),
     "pool_backward_3x3": pool("backward", (32, 64, 112, 112), 3, 2, 1),
     "pool_backward_2x2_nchw": pool("backward", MIDDLE, 2, 2, 0, nchw=True),
     "pool_forward_large_nchw": pool("forward", LARGE, 2, 2, 0, nchw=True),
-    "pool_backward_large_nchw": pool("backward", LARGE, 2, 2, 0, nchw=True),
     "pool_global": pool("forward", (32, 512, 28, 28), 28, 28, 0),
     "pool_global_nchw": pool("forward", (32, 512, 28, 28), 28, 28, 0, nchw=True),
-    "pool_gather_3x3": pool("gather", (32, 64, 112, 112), 3, 2, 1),
+    "pool_gather_3x3_nchw": pool("gather", (32, 64, 112, 112), 3, 2, 1, nchw=True),
     "pool_indices_3x3": pool("indices", (32, 64, 112, 112), 3, 2, 1),
 }
 

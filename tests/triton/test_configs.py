@@ -111,6 +111,37 @@ def test_conv_fprop_rows(problem, config, seed):
     check_conv("conv_fprop_rows", problem, config, seed)
 
 
+POINTWISE = {"x": (2, 40, 5, 9), "w": (40, 40, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("problem", "config"),
+    every_config(
+        "pointwise_fprop",
+        conv_problems("fprop", POINTWISE, {n: ARITHMETIC[n] for n in ("half", "tf32")}, residual=True),
+    ),
+)
+def test_pointwise_fprop(problem, config, seed):
+    family = families()["pointwise_fprop"]
+    if problem.x.strides[1] != 1:
+        assert "x is not a matrix" in family.rejection(problem, config)
+    else:
+        check_conv("pointwise_fprop", problem, config, seed)
+
+
+def test_a_misaligned_operand_of_a_descriptor_is_copied(seed):
+    problem = conv_problem("fprop", dtype=torch.float16, channels_last=True, **POINTWISE)
+    family = families()["pointwise_fprop"]
+    tensors = inputs_of(problem, seed)
+    for role in ("x", "w"):
+        tensor = tensors[role]
+        shifted = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)[1:].as_strided(tensor.shape, tensor.stride(), 1)
+        tensors[role] = shifted.copy_(tensor)
+        assert shifted.data_ptr() % 16
+    (y,) = run(plan_of(problem, family, family.configs(problem)[-1]), tensors)
+    assert torch.equal(y.double(), expected_conv(problem, tensors)[0])
+
+
 @pytest.mark.parametrize(("problem", "config"), every_config("conv_dgrad", conv_problems("dgrad", CONVOLUTION)))
 def test_conv_dgrad(problem, config, seed):
     check_conv("conv_dgrad", problem, config, seed)

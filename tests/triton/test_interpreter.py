@@ -15,7 +15,7 @@ from triton.runtime import interpreter
 
 from fastconv.backends.triton.backend import families
 from fastconv.backends.triton.compilation import compile_launch
-from fastconv.backends.triton.numerics import activate, dot, narrow, raised, sum_over
+from fastconv.backends.triton.numerics import activate, dot, narrow, raised, sum_over, turned
 from fastconv.backends.triton.runtime import Launch, index_overflow_checks, kernel
 from tests.support.references import ACTIVATIONS
 from tests.triton.oracle import conv_problem, expected_conv, inputs_of, plan_of, run
@@ -103,6 +103,27 @@ def test_activations_are_pytorchs(activation, dtype):
     assert torch.equal(actual.isnan(), expected.isnan())
     error = (actual - expected).abs().nan_to_num(0.0)
     assert (error <= allowed.nan_to_num(1.0)).all()
+
+
+@kernel
+def turn_kernel(x_pointer, y_pointer, PRECISION: tl.constexpr, BLOCK: tl.constexpr):
+    index = tl.arange(0, BLOCK)
+    tl.store(y_pointer + index, turned(tl.load(x_pointer + index), PRECISION))
+
+
+@pytest.mark.parametrize("precision", ["tf32_hopper", "tf32_blackwell", "tf32", "ieee"])
+def test_turned_rounds_to_tf32_on_the_gpus_that_need_it(precision, seed):
+    x = torch.randn(64, generator=torch.Generator().manual_seed(seed))
+    x[:6] = torch.tensor([1 + 2**-11, -1 - 2**-11, 1 + 3 * 2**-12, float("inf"), float("-inf"), float("nan")])
+    y = torch.empty(64)
+    Launch(turn_kernel, 1, {}, {"PRECISION": precision, "BLOCK": 64}).run({"x": x, "y": y}, x.device)
+    if precision in ("tf32", "ieee"):
+        assert torch.equal(y.nan_to_num(7.0), x.nan_to_num(7.0))
+    else:
+        assert y[:5].tolist() == [1 + 2**-10, -1 - 2**-10, 1 + 2**-10, float("inf"), float("-inf")]
+        assert y[5].isnan()
+        assert not (y[6:].view(torch.int32) & 0x1FFF).any()
+        assert ((y[6:] - x[6:]).abs() <= 2**-11 * x[6:].abs()).all()
 
 
 SMALL = conv_problem("fprop", (1, 4, 5, 5), (4, 4, 3, 3), torch.bfloat16, padding=(1, 1, 1, 1), channels_last=True)

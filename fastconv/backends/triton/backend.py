@@ -17,6 +17,7 @@ from fastconv.problem import FusedProblem, Problem
 _MODULES = (
     "conv_fprop",
     "conv_fprop_rows",
+    "conv_pointwise",
     "conv_dgrad",
     "conv_wgrad",
     "packed",

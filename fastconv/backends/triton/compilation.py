@@ -32,13 +32,15 @@ _POINTERS = {
     torch.int64: "*i64",
 }
 
-#: Name -> pattern in SASS. The first three are tensor cores of Ampere, Hopper and Blackwell.
+#: Name -> pattern in SASS. The first three are tensor cores of Ampere, Hopper and Blackwell; UTMALDG is
+#: a descriptor's load.
 _INSTRUCTIONS = {
     "HMMA": r"\bHMMA\b",
     "HGMMA": r"\bHGMMA\b",
     "UTCMMA": r"\bUTC\w*MMA\b",
     "LDGSTS.128": r"\bLDGSTS\.[.\w]*\b128\b",
     "LDGSTS": r"\bLDGSTS\b",
+    "UTMALDG": r"\bUTMALDG\b",
     "LDG.128": r"\bLDG\.[.\w]*\b128\b",
     "LDG": r"\bLDG\b",
     "STG.128": r"\bSTG\.[.\w]*\b128\b",

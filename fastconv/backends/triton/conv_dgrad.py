@@ -261,9 +261,7 @@ class ConvDgrad(GemmFamily):
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * shape.batches * channel_tiles
-        return [
-            Launch(conv_dgrad_kernel, programs, scalars, constants, **config.launch_options(problem.dtype.itemsize))
-        ]
+        return [Launch(conv_dgrad_kernel, programs, scalars, constants, **config.launch_options(problem))]
 
 
 def _taps_stay_inside(problem: ConvProblem) -> bool:

@@ -226,9 +226,7 @@ class ConvFprop(GemmFamily):
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
-        return [
-            Launch(conv_fprop_kernel, programs, scalars, constants, **config.launch_options(problem.dtype.itemsize))
-        ]
+        return [Launch(conv_fprop_kernel, programs, scalars, constants, **config.launch_options(problem))]
 
 
 FAMILIES = (ConvFprop(),)

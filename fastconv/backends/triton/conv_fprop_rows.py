@@ -222,7 +222,7 @@ class ConvFpropRows(GemmFamily):
             **config.blocks(),
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
-        options = config.launch_options(problem.dtype.itemsize)
+        options = config.launch_options(problem)
         if constants["PRECISION"] == "ieee":
             # Products without tensor cores keep a slice of both operands in registers, beside masks of single elements.
             options["max_registers"] = 255

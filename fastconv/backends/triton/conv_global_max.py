@@ -158,9 +158,7 @@ class ConvGlobalMax:
         constants |= {"WIDE": wide}
         programs = parts * batch * conv.groups * filter_tiles
         return [
-            Launch(
-                conv_global_max_kernel, programs, scalars, constants, **launch_options(config, problem.dtype.itemsize)
-            ),
+            Launch(conv_global_max_kernel, programs, scalars, constants, **launch_options(config, conv)),
             winners.combine(conv.dtype, parts, batch * filters, wide, "indices"),
         ]
 

@@ -29,7 +29,7 @@ from fastconv.backends.triton.numerics import activate, aligned, narrow, raised,
 from fastconv.backends.triton.padding import padding_constants
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.winners import first_inside, keep_winner
-from fastconv.problem import ConvMaxPoolProblem
+from fastconv.problem import ConvMaxPoolProblem, ConvProblem
 
 
 @kernel
@@ -221,9 +221,7 @@ class ConvMaxPool:
             "WIDE": is_wide(conv, pixels),
         }
         programs = ceil_div(pixels, config.block_m) * conv.groups * filter_tiles
-        return [
-            Launch(conv_max_pool_kernel, programs, scalars, constants, **launch_options(config, problem.dtype.itemsize))
-        ]
+        return [Launch(conv_max_pool_kernel, programs, scalars, constants, **launch_options(config, conv))]
 
 
 def conv_arguments(problem, config: TileConfig) -> tuple[dict, dict]:
@@ -265,9 +263,9 @@ def conv_arguments(problem, config: TileConfig) -> tuple[dict, dict]:
     return scalars, constants
 
 
-def launch_options(config: TileConfig, itemsize: int) -> dict[str, int]:
-    small = config.accumulators() <= 8 and itemsize == 2
-    return config.launch_options() | {"max_registers": 168 if small else 255}
+def launch_options(config: TileConfig, conv: ConvProblem) -> dict[str, int]:
+    small = config.accumulators() <= 8 and conv.dtype.itemsize == 2 and conv.index_bits == 32
+    return config.launch_options(conv) | {"max_registers": 168 if small else 255}
 
 
 FAMILIES = (ConvMaxPool(),)

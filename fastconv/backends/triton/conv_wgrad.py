@@ -327,9 +327,7 @@ class ConvWgrad(GemmFamily):
             **config.blocks(),
         }
         programs = shape.splits * problem.groups * filter_tiles * column_tiles
-        launches = [
-            Launch(conv_wgrad_kernel, programs, scalars, constants, **config.launch_options(problem.dtype.itemsize))
-        ]
+        launches = [Launch(conv_wgrad_kernel, programs, scalars, constants, **config.launch_options(problem))]
         if shape.splits > 1:
             launches.append(add_splits(problem.w, problem.dtype, shape.splits, wide))
         if problem.has_bias:

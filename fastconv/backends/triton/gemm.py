@@ -38,12 +38,13 @@ class TileConfig:
         """Elements of the output tile that one thread holds."""
         return self.block_m * self.block_n // (32 * self.num_warps)
 
-    def launch_options(self, itemsize: int = 2) -> dict[str, int]:
+    def launch_options(self, problem: ConvProblem) -> dict[str, int]:
         """Registers enough for the accumulators and the loads in flight, few enough for two to four blocks of four warps."""
-        registers = 128
+        wide = problem.index_bits == 64
+        registers = 168 if wide else 128
         if self.accumulators() > 16:
-            small = self.accumulators() <= 32 and self.block_k * itemsize <= 64 and self.num_warps <= 4
-            registers = 168 if small else 255
+            shallow = self.block_k * problem.dtype.itemsize <= 64
+            registers = 168 if self.accumulators() <= 32 and shallow and self.num_warps <= 4 and not wide else 255
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "max_registers": registers}
 
     def finishes_by_halves(self) -> bool:
@@ -159,11 +160,20 @@ def _registers(problem: ConvProblem, shape: GemmShape, config: TileConfig) -> in
         loads = block * config.block_k / (32 * config.num_warps * vector)
         cost = vector_cost if vector > 1 else _ELEMENT_REGISTERS[itemsize]
         total += loads * cost * (1.5 if problem.index_bits == 64 else 1)
+    if itemsize == 2 and _is_turned_in_registers(problem):
+        total += 2 * config.block_m * config.block_k // (32 * config.num_warps * shape.left_vector)
     if problem.activation in _COSTLY_ACTIVATIONS:
         total += 24 if problem.target.capability >= 100 else 8  # there the accumulators come back from tensor memory
     if problem.conv_pass == "dgrad" and problem.stride != (1, 1):
         total += 16  # the bounds and first taps of the phase
     return int(total)
+
+
+def _is_turned_in_registers(problem: ConvProblem) -> bool:
+    """Before Hopper, pixels of two bytes that are innermost pass through registers on their way to a product."""
+    images = {"fprop": problem.x, "dgrad": problem.y}
+    image = images.get(problem.conv_pass)
+    return problem.target.capability < 90 and image is not None and OperandHints.of(image).unit == 3
 
 
 def vector_along(operand: Operand, dimension: int, dtype: torch.dtype, *extents: int) -> int:

@@ -36,6 +36,8 @@ from fastconv.problem import ConvProblem, Operand
 
 #: Channels of a group up to which a candidate is offered: beyond, even a half-empty tensor-core tile does better.
 MOST_GROUP_CHANNELS = 16
+#: Registers of sums that a thread can hold beside the loads in flight.
+_MOST_HELD = 32
 
 
 @device_function
@@ -206,9 +208,9 @@ def grouped_dgrad_kernel(
     tl.store(x_pointer + offsets, narrow(activate(accumulator, ACTIVATION), x_pointer.dtype.element_ty), mask=valid)
 
 
-def _launch_options(problem: ConvProblem, config: SpatialConfig) -> dict[str, int]:
+def _words(problem: ConvProblem) -> int:
     """Sums of float64 take two registers; in groups of several channels, neighbours do not share addresses."""
-    return config.launch_options(2 if problem.dtype.itemsize == 8 or problem.w.sizes[1] > 1 else 1)
+    return 2 if problem.dtype.itemsize == 8 or problem.w.sizes[1] > 1 else 1
 
 
 class _Grouped:
@@ -228,6 +230,8 @@ class _Grouped:
             return (
                 f"{filters} filters a group each read its input again: this kernel is for at most {MOST_GROUP_CHANNELS}"
             )
+        if config.held(_words(problem)) > _MOST_HELD:
+            return f"a thread would hold {config.held(1)} sums of {_words(problem)} registers and more each"
         return spatial_rejection(self.output(problem), config)
 
     def estimate(self, problem: ConvProblem, config: SpatialConfig) -> Estimate:

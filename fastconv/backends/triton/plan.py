@@ -25,6 +25,10 @@ _SIGNATURES = {
 }
 
 
+#: Bytes that divide the addresses of what a family lists as `aligned_inputs`.
+_ALIGNMENT = 16
+
+
 class TritonPlan:
     """Called with the op's input tensors, returns new output tensors with the strides of the problem."""
 
@@ -36,6 +40,7 @@ class TritonPlan:
         self.workspace_bytes = sum(elements * dtype.itemsize for elements, dtype in self.workspaces.values())
         self.inputs, self.outputs = _SIGNATURES[problem.op]
         self._operands = operands_of(problem)
+        self._aligned_inputs = getattr(family, "aligned_inputs", ())
 
     def __call__(self, *inputs: torch.Tensor | None) -> Any:
         if len(inputs) != len(self.inputs):
@@ -47,6 +52,11 @@ class TritonPlan:
         device = next(tensor.device for tensor in inputs if tensor is not None)
         for role, tensor in tensors.items():
             self._check(role, tensor, device)
+        for role in self._aligned_inputs:
+            if tensors[role].data_ptr() % _ALIGNMENT:
+                operand, dtype = self._operands[role]
+                copy = torch.empty_strided(operand.sizes, operand.strides, dtype=dtype, device=device)
+                tensors[role] = copy.copy_(tensors[role])
         for role in self.outputs:
             operand, dtype = self._operands[role] or (Operand((0,), (1,)), self.problem.dtype)
             tensors[role] = torch.empty_strided(operand.sizes, operand.strides, dtype=dtype, device=device)

@@ -9,6 +9,7 @@ so the originals stay compilable.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import inspect
@@ -75,6 +76,7 @@ class Launch:
     num_warps: int = 4
     num_stages: int = 1
     max_registers: int | None = None  # of one thread; without it the assembler spills a little to fit more blocks
+    descriptors: bool = False  # the kernel makes tensor descriptors, for which Triton asks for memory at each launch
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the kernel's role -> the problem's
 
     @property
@@ -101,7 +103,15 @@ class Launch:
                 _interpret(self.kernel, self.programs, arguments)
             else:
                 with torch.cuda.device(device):  # Triton launches on the current device and its current stream
-                    self.kernel.compiled[(self.programs, 1, 1)](**arguments, **self.options())
+                    if self.descriptors:
+                        # In a context of its own, so that the allocator that someone else has set stays set.
+                        contextvars.copy_context().run(self._launch_with_memory, arguments, device)
+                    else:
+                        self.kernel.compiled[(self.programs, 1, 1)](**arguments, **self.options())
+
+    def _launch_with_memory(self, arguments: Mapping[str, Any], device: torch.device) -> None:
+        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
+        self.kernel.compiled[(self.programs, 1, 1)](**arguments, **self.options())
 
 
 def _interpret(kernel: Kernel, programs: int, arguments: Mapping[str, Any]) -> None:

@@ -66,9 +66,13 @@ class SpatialConfig:
     def elements(self) -> int:
         return self.block_c * self.block_h * self.block_w
 
-    def launch_options(self, words: int) -> dict[str, int]:
-        """Registers by what a thread holds, `words` for each output: with no limit the assembler spills to fit more blocks."""
-        held = self.elements() // (32 * self.num_warps) * words
+    def held(self, words: int) -> int:
+        """Registers of a thread for its outputs."""
+        return self.elements() // (32 * self.num_warps) * words
+
+    def launch_options(self, itemsize: int) -> dict[str, int]:
+        """Registers by the outputs of a thread and their size: with no limit the assembler spills to fit more blocks."""
+        held = self.held(itemsize)
         registers = 255 if held > 16 else 168 if held > 8 else 96
         return {"num_warps": self.num_warps, "max_registers": registers}
 
