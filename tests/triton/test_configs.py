@@ -211,7 +211,8 @@ def test_padding_modes(conv_pass, mode, channels_last, seed):
     for kernel, sizes in PASSES[conv_pass]:
         family = families()[f"folded_{kernel}" if conv_pass == "dgrad" else kernel]
         options = {"padding_mode": mode, "channels_last": channels_last, "has_bias": True} | MODES[mode]
-        problem = conv_problem(conv_pass, dtype=torch.float32, **sizes, **options)
+        dtype = torch.bfloat16 if channels_last else torch.float32
+        problem = conv_problem(conv_pass, dtype=dtype, **sizes, **options)
         runnable = [config for config in family.configs(problem) if "depth" not in family.rejection(problem, config)]
         check_conv(family.name, problem, runnable[-1], seed)
 

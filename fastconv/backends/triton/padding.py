@@ -10,6 +10,7 @@ from typing import Any
 
 import triton.language as tl
 
+from fastconv.backends.triton.numerics import narrow
 from fastconv.backends.triton.runtime import device_function
 from fastconv.problem import ConvProblem
 
@@ -46,7 +47,10 @@ def comes_from_the_image(valid, h, height, w, width, PADDING: tl.constexpr):
 def with_constant(tile, outside, PADDING: tl.constexpr, PADDING_VALUE: tl.constexpr):
     """The tile with the padding's value where `outside`: elements that products use, but that no load has brought."""
     if PADDING == "constant":
-        tile = tl.where(outside, tl.full(tile.shape, PADDING_VALUE, tile.dtype), tile)
+        # By way of a type that the interpreter has constants of.
+        COMPUTED: tl.constexpr = tl.float64 if tile.dtype == tl.float64 else tl.float32
+        value = narrow(tl.full(tile.shape, PADDING_VALUE, COMPUTED), tile.dtype)
+        tile = tl.where(outside, value, tile)
     return tile
 
 
@@ -62,8 +66,6 @@ def padding_constants(problem: ConvProblem) -> dict[str, Any]:
 def unfolded(problem: ConvProblem) -> str:
     """Why a dgrad kernel that knows no borders cannot run the problem; empty where it can."""
     mode = problem.padding_mode
-    return (
-        f"padding mode {mode}: this kernel knows zeros only, the folded one adds up what is repeated"
-        if mode in FOLDED
-        else ""
-    )
+    if mode not in FOLDED:
+        return ""
+    return f"padding mode {mode}: this kernel knows zeros only, the folded one adds up what is repeated"
