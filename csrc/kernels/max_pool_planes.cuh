@@ -29,7 +29,6 @@ struct PlanePoolParameters {
   int band;                                        // output rows of a tile; backward: pairs of input rows
   int strip;                                       // of these, what a thread walks down
   FastDivider<uint32_t> bands, strips, columns;    // of a plane, of a tile's plane, of a row
-  bool has_pairs;                                  // W is even: columns 2q and 2q + 1 are one aligned access
   int output_at, offsets_at;                       // where these are in shared memory, in bytes; the input is at 0
 };
 
@@ -80,15 +79,16 @@ __device__ __forceinline__ void for_each_strip(const PlanePoolParameters& p, con
   }
 }
 
+// kPairs: W is even, so that columns 2q and 2q + 1 are one aligned access.
+//
 // The winner of a window's row: columns 2q - padding .. of `row`, the first of which is at column 0. Its place is s.
-template <int kWindow, typename T>
-__device__ __forceinline__ PoolBest<AccumulatorOf<T>> best_of_row(const T* row, int q, int width, bool is_there,
-                                                                  bool has_pairs) {
+template <int kWindow, bool kPairs, typename T>
+__device__ __forceinline__ PoolBest<AccumulatorOf<T>> best_of_row(const T* row, int q, int width, bool is_there) {
   using Value = AccumulatorOf<T>;
   constexpr Value kLowest = lowest_pool_value<Value>();
   const int column = 2 * q;
   Value left = kLowest, middle = kLowest, right = kLowest;
-  if (has_pairs) {
+  if constexpr (kPairs) {
     if (is_there && column < width) {
       const auto pair = ptx::load_vector<2>(row + column);
       middle = Numeric<T>::load(pair[0]);
@@ -117,7 +117,7 @@ __device__ __forceinline__ PoolBest<AccumulatorOf<T>> best_of_row(const T* row, 
   }
 }
 
-template <int kWindow, typename T>
+template <int kWindow, bool kPairs, typename T>
 __global__ void __launch_bounds__(kPlaneThreads, 8)
     max_pool_planes_forward_kernel(const __grid_constant__ PlanePoolParameters p) {
   constexpr int kPadding = kWindowPadding<kWindow>;
@@ -141,16 +141,17 @@ __global__ void __launch_bounds__(kPlaneThreads, 8)
   __syncthreads();
 
   for_each_strip(p, tile, [&](int plane, int first, int rows, int q) {
-    const auto best_of = [&](int h) {
-      return best_of_row<kWindow>(inputs + x.row(plane, h, p.width), q, p.width, h < p.height, p.has_pairs);
+    const T* next = inputs + x.row(plane, 2 * first, p.width);  // the row 2 * row
+    const auto best_of = [&](const T* line, bool is_there) {
+      return best_of_row<kWindow, kPairs>(line, q, p.width, is_there);
     };
     PoolBest<Value> above{lowest_pool_value<Value>(), q > 0 ? 3 : 4};  // of a window without its first row
-    if (kWindow == 3 && first > 0) above = best_of(2 * first - 1);
+    if (kWindow == 3 && first > 0) above = best_of(next - p.width, true);
     int place = y.row(plane, first, p.output_width) + q;
 #pragma unroll 1
-    for (int row = first; row < first + rows; ++row, place += p.output_width) {
-      PoolBest<Value> best = best_of(2 * row);
-      const PoolBest<Value> below = best_of(2 * row + 1);
+    for (int row = first; row < first + rows; ++row, place += p.output_width, next += 2 * p.width) {
+      PoolBest<Value> best = best_of(next, 2 * row < p.height);
+      const PoolBest<Value> below = best_of(next + p.width, 2 * row + 1 < p.height);
       if constexpr (kWindow == 3) {
         const PoolBest<Value> middle = best;
         best = above;
@@ -170,7 +171,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 8)
   store_segment<uint8_t>(p.offsets, y.begin, y.count, shared + p.offsets_at, kPlaneThreads);
 }
 
-template <int kWindow, typename T>
+template <int kWindow, bool kPairs, typename T>
 __global__ void __launch_bounds__(kPlaneThreads, 8)
     max_pool_planes_backward_kernel(const __grid_constant__ PlanePoolParameters p) {
   using Value = AccumulatorOf<T>;
@@ -227,7 +228,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 8)
       }
       const auto write = [&](int at, const Value(&values)[2]) {
         const ptx::Vector<T, 2> pair{{Numeric<T>::store(values[0]), Numeric<T>::store(values[1])}};
-        if (p.has_pairs) {
+        if constexpr (kPairs) {
           ptx::store_vector(outputs + at, pair);
         } else {
           outputs[at] = pair[0];

@@ -24,9 +24,12 @@ __device__ __forceinline__ void fetch_segment(void* shared, const void* tensor, 
   const int lead = segment_lead(begin), end = lead + bytes;
   const unsigned char* source = static_cast<const unsigned char*>(tensor) + (begin - lead);
   unsigned char* target = static_cast<unsigned char*>(shared);
-  for (int i = static_cast<int>(threadIdx.x) * kSegmentAccess; i < end; i += threads * kSegmentAccess) {
-    ptx::copy_async<kSegmentAccess>(target + i, source + i, min(kSegmentAccess, end - i));
+  const int whole = end & ~(kSegmentAccess - 1), first = static_cast<int>(threadIdx.x) * kSegmentAccess;
+#pragma unroll 4
+  for (int i = first; i < whole; i += threads * kSegmentAccess) {
+    ptx::copy_async<kSegmentAccess>(target + i, source + i, kSegmentAccess);
   }
+  if (threadIdx.x == 0 && whole < end) ptx::copy_async<kSegmentAccess>(target + whole, source + whole, end - whole);
 }
 
 // Writes the bytes [begin, begin + bytes): whole accesses but for the elements at the ends that share one with a
@@ -38,14 +41,16 @@ __device__ __forceinline__ void store_segment(void* tensor, int64_t begin, int b
   const int end = lead + bytes / static_cast<int>(sizeof(Element));
   Element* target = reinterpret_cast<Element*>(static_cast<unsigned char*>(tensor) + (begin - segment_lead(begin)));
   const Element* source = static_cast<const Element*>(shared);
-  for (int i = static_cast<int>(threadIdx.x) * kElements; i < end; i += threads * kElements) {
-    if (i >= lead && i + kElements <= end) {
-      ptx::store_vector(target + i, ptx::load_vector<kElements>(source + i));
-    } else {
-#pragma unroll 1
-      for (int j = max(i, lead); j < min(i + kElements, end); ++j) target[j] = source[j];
-    }
+  const int first_whole = (lead + kElements - 1) / kElements * kElements, end_whole = end / kElements * kElements;
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll 4
+  for (int i = first_whole + thread * kElements; i < end_whole; i += threads * kElements) {
+    ptx::store_vector(target + i, ptx::load_vector<kElements>(source + i));
   }
+  // Fewer elements at either end than a block has threads.
+  const int head = lead + thread, tail = max(first_whole, end_whole) + thread;
+  if (head < min(first_whole, end)) target[head] = source[head];
+  if (tail < end) target[tail] = source[tail];
 }
 
 }  // namespace fastconv

@@ -12,7 +12,7 @@ namespace {
 const std::vector<std::pair<const char*, int64_t>> kBudgets{
     {"16k", 16384}, {"32k", 32768}, {"8k", 8192}, {"96k", 98304}};
 
-constexpr int kLongestStrip = 8;
+constexpr int kLongestStrip = 16;
 
 bool is_backward(const PoolProblem& problem) {
   return problem.pass == PoolPass::backward;
@@ -155,7 +155,6 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   prototype.bands = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.bands));
   prototype.strips = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.strips));
   prototype.columns = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.columns));
-  prototype.has_pairs = problem.x.sizes[3] % 2 == 0;
   prototype.output_at = static_cast<int>(PieceBytes::segment_room(backward ? bytes.y : bytes.x));
   prototype.offsets_at = prototype.output_at + static_cast<int>(PieceBytes::segment_room(backward ? bytes.x : bytes.y));
 
@@ -171,14 +170,15 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   description.choices = {
       {"planes_per_tile", geometry.planes_per_tile}, {"band", geometry.band}, {"strip", geometry.strip}};
 
+  const bool has_pairs = problem.x.sizes[3] % 2 == 0;
   const PlanePoolKernel kernel = [&] {
     switch (problem.dtype) {
       case DataType::float32:
-        return plane_pool_kernel_of<float>(problem.pass, problem.kernel[0]);
+        return plane_pool_kernel_of<float>(problem.pass, problem.kernel[0], has_pairs);
       case DataType::float16:
-        return plane_pool_kernel_of<Half>(problem.pass, problem.kernel[0]);
+        return plane_pool_kernel_of<Half>(problem.pass, problem.kernel[0], has_pairs);
       default:
-        return plane_pool_kernel_of<BFloat16>(problem.pass, problem.kernel[0]);
+        return plane_pool_kernel_of<BFloat16>(problem.pass, problem.kernel[0], has_pairs);
     }
   }();
   const Prepared general = (backward ? max_pool_backward : max_pool_forward).prepare(problem, "");

@@ -2,7 +2,7 @@
 
 namespace fastconv {
 
-template PlanePoolKernel plane_pool_kernel_of<BFloat16>(PoolPass, int);
+template PlanePoolKernel plane_pool_kernel_of<BFloat16>(PoolPass, int, bool);
 template ChannelPoolKernel channel_pool_kernel_of<BFloat16>(PoolPass, int);
 
 }  // namespace fastconv

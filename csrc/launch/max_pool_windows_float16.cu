@@ -2,7 +2,7 @@
 
 namespace fastconv {
 
-template PlanePoolKernel plane_pool_kernel_of<Half>(PoolPass, int);
+template PlanePoolKernel plane_pool_kernel_of<Half>(PoolPass, int, bool);
 template ChannelPoolKernel channel_pool_kernel_of<Half>(PoolPass, int);
 
 }  // namespace fastconv

@@ -2,7 +2,7 @@
 
 namespace fastconv {
 
-template PlanePoolKernel plane_pool_kernel_of<float>(PoolPass, int);
+template PlanePoolKernel plane_pool_kernel_of<float>(PoolPass, int, bool);
 template ChannelPoolKernel channel_pool_kernel_of<float>(PoolPass, int);
 
 }  // namespace fastconv

@@ -5,12 +5,17 @@
 
 namespace fastconv {
 
-template <typename T>
-PlanePoolKernel plane_pool_kernel_of(PoolPass pass, int window) {
+template <typename T, bool kPairs>
+PlanePoolKernel plane_pool_kernel_in(PoolPass pass, int window) {
   if (pass == PoolPass::forward) {
-    return window == 2 ? max_pool_planes_forward_kernel<2, T> : max_pool_planes_forward_kernel<3, T>;
+    return window == 2 ? max_pool_planes_forward_kernel<2, kPairs, T> : max_pool_planes_forward_kernel<3, kPairs, T>;
   }
-  return window == 2 ? max_pool_planes_backward_kernel<2, T> : max_pool_planes_backward_kernel<3, T>;
+  return window == 2 ? max_pool_planes_backward_kernel<2, kPairs, T> : max_pool_planes_backward_kernel<3, kPairs, T>;
+}
+
+template <typename T>
+PlanePoolKernel plane_pool_kernel_of(PoolPass pass, int window, bool has_pairs) {
+  return has_pairs ? plane_pool_kernel_in<T, true>(pass, window) : plane_pool_kernel_in<T, false>(pass, window);
 }
 
 template <typename T>

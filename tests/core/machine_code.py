@@ -81,7 +81,7 @@ def find_disassembler() -> str | None:
     return None
 
 
-def _dump(cuobjdump: str, *arguments: str) -> str:
+def dump(cuobjdump: str, *arguments: str) -> str:
     path = f"{Path(cuobjdump).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     done = subprocess.run(
         [cuobjdump, *arguments], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
@@ -93,7 +93,7 @@ def resources(cuobjdump: str, module: Path) -> dict[Kernel, Resources]:
     """Of every tensor-core kernel and architecture in the module."""
     found = {}
     architecture, kernel = "", None
-    for line in _dump(cuobjdump, "-res-usage", str(module)).splitlines():
+    for line in dump(cuobjdump, "-res-usage", str(module)).splitlines():
         if line.startswith("arch = "):
             architecture = line.removeprefix("arch = ").strip()
         elif "Function" in line:
@@ -115,7 +115,7 @@ def main_loops(cuobjdump: str, module: Path, architecture: str) -> dict[Kernel, 
         if kernel is not None:
             loops[kernel] = _main_loop(lines)
 
-    for line in _dump(cuobjdump, "-sass", "-arch", architecture, str(module)).splitlines():
+    for line in dump(cuobjdump, "-sass", "-arch", architecture, str(module)).splitlines():
         if "Function :" in line:
             finish()
             kernel, lines = Kernel.of(line, architecture), []

@@ -1,0 +1,177 @@
+"""What the compiler made of the pooling kernels for one window: registers, and instructions for an output.
+
+Writes the checked-in table from a module or cubins that nvcc 13.0 compiled:
+python -m tests.core.pool_machine_code 13.0 fastconv/_cuda.*.so
+
+An output is a window: forward writes one element for it, backward the four of dx under it. Its instructions are those of the
+innermost loop, and its share of the copies between global and shared memory; what begins a strip is not counted. The budget
+is what the four schedulers of an H200's 132 multiprocessors issue at about 1.7 GHz while the memory moves an output's bytes at
+4.3 TB/s. Where an output takes fewer, memory is expected to be what binds: a prediction.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.core import machine_code
+
+TABLE = Path(__file__).with_name("pool_instructions.csv")
+INSTRUCTIONS_A_BYTE = 132 * 4 * 32 * 1.7e9 / 4.3e12
+
+_TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
+_SYMBOL = re.compile(
+    r"max_pool_(planes|channels)_(forward|backward)_kernelILi([23])E(?:Lb([01])E)?(NS_4HalfE|NS_8BFloat16E|f)E"
+)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Kernel:
+    family: str  # "planes", "planes, odd rows" (W is odd), "channels"
+    pool_pass: str
+    window: int
+    type: str
+    architecture: str
+
+    @classmethod
+    def of(cls, symbol: str, architecture: str) -> Kernel | None:
+        match = _SYMBOL.search(symbol)
+        if match is None:
+            return None
+        family, pool_pass, window, pairs, element = match.groups()
+        return cls(
+            family + (", odd rows" if pairs == "0" else ""), pool_pass, int(window), _TYPES[element], architecture
+        )
+
+    @property
+    def element_bytes(self) -> int:
+        return 4 if self.type == "float32" else 2
+
+    @property
+    def bytes_an_output(self) -> int:
+        """Four elements of x, one of y, its place."""
+        return 5 * self.element_bytes + 1
+
+    @property
+    def budget(self) -> float:
+        return INSTRUCTIONS_A_BYTE * self.bytes_an_output
+
+    @property
+    def outputs_a_step(self) -> int:
+        """Of the innermost loop."""
+        if self.family != "channels":
+            return 1
+        return 16 // self.element_bytes * (2 if self.window == 3 else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    registers: int
+    per_output: float
+
+
+def _functions(cuobjdump: str, file: Path) -> dict[Kernel, list[tuple[int, str]]]:
+    found: dict[Kernel, list[tuple[int, str]]] = {}
+    architecture, kernel = "", None
+    for line in machine_code.dump(cuobjdump, "-sass", str(file)).splitlines():
+        named = re.match(r"(?:arch = |\s*code for )(sm_\w+)", line)
+        if named:
+            architecture = named.group(1)
+        if "Function :" in line:
+            kernel = Kernel.of(line, architecture)
+            if kernel is not None:
+                found[kernel] = []
+        match = re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line)
+        if match and kernel is not None:
+            found[kernel].append((int(match.group(1), 16), match.group(2)))
+    return found
+
+
+def instructions(cuobjdump: str, file: Path) -> dict[Kernel, list[str]]:
+    return {kernel: [text for _, text in code] for kernel, code in _functions(cuobjdump, file).items()}
+
+
+def resources(cuobjdump: str, file: Path) -> dict[Kernel, machine_code.Resources]:
+    found = {}
+    architecture, kernel = "", None
+    for line in machine_code.dump(cuobjdump, "-res-usage", str(file)).splitlines():
+        if line.startswith("arch = "):
+            architecture = line.removeprefix("arch = ").strip()
+        elif "Function" in line:
+            kernel = Kernel.of(line, architecture)
+        elif "REG:" in line and kernel is not None:
+            numbers = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)}
+            found[kernel] = machine_code.Resources(numbers["REG"], numbers["STACK"], numbers["LOCAL"])
+    return found
+
+
+def _loops(code: list[tuple[int, str]]) -> Iterator[list[str]]:
+    for address, text in code:
+        branch = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
+        if branch and int(branch.group(1), 16) < address:
+            yield [other for place, other in code if int(branch.group(1), 16) <= place <= address]
+
+
+def _innermost(code: list[tuple[int, str]], belongs: Callable[[list[str]], bool]) -> list[str]:
+    return min((loop for loop in _loops(code) if belongs(loop)), key=len)
+
+
+def per_output(kernel: Kernel, code: list[tuple[int, str]]) -> float:
+    def has(loop: list[str], pattern: str) -> int:
+        return sum(bool(re.search(pattern, text)) for text in loop)
+
+    if kernel.family == "channels":
+        return len(_innermost(code, lambda loop: has(loop, r"\bSTG") > 0)) / kernel.outputs_a_step
+    step = len(_innermost(code, lambda loop: has(loop, r"\bSTS\b|\bSTS\.") > 0 and not has(loop, "LDGSTS|STG")))
+    # Copies of 16 bytes: so many instructions each, in the unrolled loops.
+    read, write = (
+        min(len(loop) / has(loop, pattern) for loop in _loops(code) if has(loop, pattern))
+        for pattern in (r"LDGSTS.*128", r"STG\.E\.128")
+    )
+    inside = 4 * kernel.element_bytes, kernel.element_bytes + 1  # of x; of y and the offsets
+    read_bytes, written_bytes = inside if kernel.pool_pass == "forward" else inside[::-1]
+    return step + read * read_bytes / 16 + write * written_bytes / 16
+
+
+def measure(cuobjdump: str, file: Path) -> dict[Kernel, Code]:
+    used = resources(cuobjdump, file)
+    return {
+        kernel: Code(used[kernel].registers, round(per_output(kernel, code), 1))
+        for kernel, code in _functions(cuobjdump, file).items()
+    }
+
+
+def read_table() -> dict[Kernel, Code]:
+    with TABLE.open(newline="") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return {
+            Kernel(row["family"], row["pass"], int(row["window"]), row["type"], row["architecture"]): Code(
+                int(row["registers"]), float(row["per_output"])
+            )
+            for row in rows
+        }
+
+
+def table_compiler() -> str:
+    return TABLE.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
+
+
+def write_table(nvcc: str, files: list[Path]) -> None:
+    cuobjdump = machine_code.find_disassembler()
+    assert cuobjdump is not None, "cuobjdump is missing"
+    found = {kernel: code for file in files for kernel, code in measure(cuobjdump, file).items()}
+    with TABLE.open("w", newline="") as file:
+        file.write(f"# nvcc {nvcc}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["family", "pass", "window", "type", "architecture", "registers", "per_output", "budget"])
+        for kernel, code in sorted(found.items()):
+            row = [kernel.family, kernel.pool_pass, kernel.window, kernel.type, kernel.architecture]
+            writer.writerow([*row, code.registers, code.per_output, round(kernel.budget, 1)])
+
+
+if __name__ == "__main__":
+    write_table(sys.argv[1], [Path(name) for name in sys.argv[2:]])

@@ -1,0 +1,59 @@
+"""The compiled pooling kernels for one window: 16-byte accesses, no local memory, and the instructions that the table says.
+Needs fastconv._cuda and a disassembler, and no GPU; what the table itself must fulfil is tested everywhere."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.core import machine_code, pool_machine_code
+
+
+@pytest.fixture(scope="module")
+def disassembler() -> str:
+    found = machine_code.find_disassembler()
+    if found is None:
+        pytest.skip("no cuobjdump with nvdisasm beside it")
+    return found
+
+
+@pytest.fixture(scope="module")
+def module() -> Path:
+    found = machine_code.find_module()
+    if found is None:
+        pytest.skip("fastconv._cuda was not built")
+    return found
+
+
+def test_memory_is_moved_16_bytes_at_a_time_and_never_to_a_stack(disassembler: str, module: Path) -> None:
+    resources = pool_machine_code.resources(disassembler, module)
+    assert resources, "the module has no such kernel"
+    assert not {kernel: usage for kernel, usage in resources.items() if usage.stack or usage.local}
+    for kernel, lines in pool_machine_code.instructions(disassembler, module).items():
+        text = "\n".join(lines)
+        assert "STG.E.128" in text, kernel
+        assert ("LDG.E.128" if kernel.family == "channels" else "LDGSTS.E.BYPASS.LTC128B.128") in text, kernel
+
+
+def test_code_is_that_of_the_table(disassembler: str, module: Path) -> None:
+    version = importlib.import_module("fastconv._cuda").build_info()["cuda_version"]
+    compiler = f"{version // 1000}.{version % 1000 // 10}"
+    if compiler != pool_machine_code.table_compiler():
+        pytest.skip(f"the table is for nvcc {pool_machine_code.table_compiler()}, the module is of {compiler}")
+    found = {
+        kernel: code
+        for kernel, code in pool_machine_code.measure(disassembler, module).items()
+        if kernel.architecture in ("sm_80", "sm_90a")
+    }
+    assert found == pool_machine_code.read_table(), "write the table anew if this is meant: see pool_machine_code.py"
+
+
+def test_memory_and_not_instructions_is_expected_to_bind() -> None:
+    """An output's instructions against its share of the memory's time. Forward 3x3 of 16-bit NCHW is at the edge."""
+    table = pool_machine_code.read_table()
+    assert len(table) == 3 * 2 * 2 * 3 * 2
+    for kernel, code in table.items():
+        edge = kernel.family != "channels" and (kernel.pool_pass, kernel.window) == ("forward", 3)
+        assert code.per_output <= kernel.budget * (1.1 if edge else 0.95), kernel
