@@ -59,7 +59,8 @@ def core(monkeypatch):
 def test_problem_reaches_the_core_whole(core):
     x, w, b = torch.randn(2, 4, 7, 6), torch.randn(6, 2, 3, 2), torch.randn(6)
     residual = torch.randn(2, 6, 7, 6).contiguous(memory_format=torch.channels_last)
-    fastconv.conv2d(x, w, b, padding="same", groups=2, activation="relu", residual=residual, backend="cuda")
+    padding = {"padding": "same", "padding_mode": "constant", "padding_value": 0.5}
+    fastconv.conv2d(x, w, b, **padding, groups=2, activation="relu", residual=residual, backend="cuda")
     ((problem, pointers, _),) = core.launches
     device = emulator.current_device()
     assert problem == {
@@ -73,6 +74,8 @@ def test_problem_reaches_the_core_whole(core):
         "padding": (1, 1, 0, 1),
         "dilation": (1, 1),
         "groups": 2,
+        "padding_mode": "constant",
+        "padding_value": 0.5,
         "has_bias": True,
         "residual": ((2, 6, 7, 6), residual.stride()),
         "activation": "relu",
