@@ -143,7 +143,7 @@ _CONFIGS = {
         TileConfig(64, 16, 16, 3, 4),
     ),
     "float": (
-        TileConfig(64, 32, 32, 2, 8),
+        TileConfig(32, 32, 32, 2, 8),
         TileConfig(32, 16, 32, 2, 4),
         TileConfig(64, 64, 16, 2, 4),
         TileConfig(32, 16, 16, 2, 4),

@@ -210,7 +210,7 @@ def grouped_dgrad_kernel(
 
 def _words(problem: ConvProblem) -> int:
     """Sums of float64 take two registers; in groups of several channels, neighbours do not share addresses."""
-    return 2 if problem.dtype.itemsize == 8 or problem.w.sizes[1] > 1 else 1
+    return 3 if problem.w.sizes[1] > 1 else 2 if problem.dtype.itemsize == 8 else 1
 
 
 class _Grouped:
@@ -231,7 +231,7 @@ class _Grouped:
                 f"{filters} filters a group each read its input again: this kernel is for at most {MOST_GROUP_CHANNELS}"
             )
         if config.held(_words(problem)) > _MOST_HELD:
-            return f"a thread would hold {config.held(1)} sums of {_words(problem)} registers and more each"
+            return f"a thread would hold {config.held(1)} sums, of about {_words(problem)} registers each, of {_MOST_HELD}"
         return spatial_rejection(self.output(problem), config)
 
     def estimate(self, problem: ConvProblem, config: SpatialConfig) -> Estimate:
