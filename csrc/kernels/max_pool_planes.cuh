@@ -75,7 +75,8 @@ __device__ __forceinline__ void for_each_strip(const PlanePoolParameters& p, con
     uint32_t strip = p.columns.split(column);
     const uint32_t plane = p.strips.split(strip);
     const int first = static_cast<int>(strip) * p.strip;
-    body(static_cast<int>(plane), tile.first_row + first, min(p.strip, tile.rows - first), static_cast<int>(column));
+    const int rows = min(p.strip, tile.rows - first);  // a tile may be lower than the others
+    if (rows > 0) body(static_cast<int>(plane), tile.first_row + first, rows, static_cast<int>(column));
   }
 }
 

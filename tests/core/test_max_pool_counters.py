@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from fastconv import emulator
-from fastconv.emulator import AccessCounts, LaunchCounts
 from tests.core import raw
 from tests.core.pool_support import Window
 
@@ -72,15 +71,15 @@ def cases() -> list[Counted]:
                 Counted(name="2x2 of 28", window=Window((1, 64, 28, 28), *two), **last),
                 Counted(name="3x3 of 32", window=Window((1, 64, 32, 32), *three), most_bytes=1.3, **last),
                 Counted(
-                    name="global 14",
-                    window=Window((2, 32, 14, 14), (14, 14), (14, 14)),
+                    name="global 56",
+                    window=Window((1, 8, 56, 56), (56, 56), (56, 56)),
                     config="warp",
                     layout="contiguous",
                     **large,
                 ),
                 Counted(
-                    name="global 14",
-                    window=Window((2, 64, 14, 14), (14, 14), (14, 14)),
+                    name="global 56",
+                    window=Window((1, 64, 56, 56), (56, 56), (56, 56)),
                     config="channels",
                     layout="channels_last",
                     **large,
@@ -93,7 +92,8 @@ def count(case: Counted) -> Row:
     shape = tuple(case.window.reference(torch.empty(case.window.shape))[0].shape)
     x = raw.laid_out(torch.randn(case.window.shape).to(case.dtype), case.layout)
     y = raw.laid_out(torch.randn(shape).to(case.dtype), case.layout)
-    offsets = raw.laid_out(torch.zeros(shape, dtype=torch.uint8), case.layout)
+    places = torch.uint8 if case.window.kernel[0] * case.window.kernel[1] <= 256 else torch.int32
+    offsets = raw.laid_out(torch.zeros(shape, dtype=places), case.layout)
     with emulator.count() as counters:
         details = raw.pool(
             emulator.module(),
@@ -113,12 +113,8 @@ def count(case: Counted) -> Row:
         f"{memory.bytes / details['compulsory_bytes']:.3f}",
         f"{min(memory.bytes / memory.sector_bytes, 1.0):.3f}",
         f"{wide.bytes / memory.bytes:.3f}",
-        _conflicts(launch).bank_conflicts,
+        launch.total(space="shared").bank_conflicts,
     )
-
-
-def _conflicts(launch: LaunchCounts) -> AccessCounts:
-    return launch.total(space="shared")
 
 
 def read_table() -> dict[tuple[str, ...], Row]:

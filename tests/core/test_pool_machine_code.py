@@ -56,4 +56,4 @@ def test_memory_and_not_instructions_is_expected_to_bind() -> None:
     assert len(table) == 3 * 2 * 2 * 3 * 2
     for kernel, code in table.items():
         edge = kernel.family != "channels" and (kernel.pool_pass, kernel.window) == ("forward", 3)
-        assert code.per_output <= kernel.budget * (1.1 if edge else 0.95), kernel
+        assert code.per_output <= kernel.budget * (1.1 if edge else 1.0), kernel
