@@ -1,6 +1,7 @@
 #include "launch/registry.h"
 
 #include "launch/channel_sum.h"
+#include "launch/depthwise.h"
 #include "launch/direct_conv.h"
 #include "launch/direct_wgrad.h"
 #include "launch/max_pool.h"
@@ -17,11 +18,11 @@
 namespace fastconv {
 
 const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass) {
-  static const std::vector<KernelFamily<ConvProblem>> fprop{mma_fprop,  pointwise_fprop, patch_fprop,
+  static const std::vector<KernelFamily<ConvProblem>> fprop{mma_fprop,  pointwise_fprop, patch_fprop, depthwise_fprop,
                                                             stem_fprop, grouped_fprop,   direct_fprop};
-  static const std::vector<KernelFamily<ConvProblem>> dgrad{mma_dgrad, pointwise_dgrad, patch_dgrad, grouped_dgrad,
-                                                            direct_dgrad};
-  static const std::vector<KernelFamily<ConvProblem>> wgrad{mma_wgrad,  pointwise_wgrad, patch_wgrad,
+  static const std::vector<KernelFamily<ConvProblem>> dgrad{mma_dgrad,       pointwise_dgrad, patch_dgrad,
+                                                            depthwise_dgrad, grouped_dgrad,   direct_dgrad};
+  static const std::vector<KernelFamily<ConvProblem>> wgrad{mma_wgrad,  pointwise_wgrad, patch_wgrad, depthwise_wgrad,
                                                             stem_wgrad, grouped_wgrad,   direct_wgrad};
   return pass == ConvPass::fprop ? fprop : pass == ConvPass::dgrad ? dgrad : wgrad;
 }

@@ -1,0 +1,294 @@
+// Depthwise fprop and dgrad, W innermost, any plane size and alignment.
+//
+// A warp works alone: it copies a piece of the source, whole planes or rows of one, to its part of shared memory as it
+// lies in memory, computes, leaves its outputs in shared memory as they will lie in memory, and stores those. Lanes
+// take neighbouring columns, so that rows may begin anywhere. For filters that are unrolled they walk down (walk.cuh);
+// rows of fewer than 32 columns leave room for several groups of lanes, which the host places so that no two lanes want
+// different words of one bank. Other filters are summed output by output.
+#pragma once
+
+#include "kernels/depthwise/epilogue.cuh"
+#include "kernels/depthwise/flat.cuh"
+#include "kernels/depthwise/walk.cuh"
+
+namespace fastconv::depthwise {
+
+struct PlanesParameters {
+  const void* source;      // fprop: x [N, C, H, W]; dgrad: dy [N, K, P, Q]
+  const void* source_end;  // behind its last element
+  const void* weights;     // [K, 1, R, S]
+  const void* bias;        // [output planes of an image], or null
+  const void* residual;    // as output, or null
+  const void* residual_end;
+  void* output;
+  Plane source_strides, output_strides, residual_strides;
+  Weights weight_strides;
+  Axis rows, columns;
+  bool transposed, reversed;                          // see geometry.h
+  FastDivider<uint32_t> multiplier;                   // output planes of a source plane
+  bool tall;                                          // kTall rows of outputs at a time; filters that are not unrolled
+  FastDivider<uint32_t> output_columns, output_rows;  // of a plane; of tall ones, groups of rows
+  LaneGroups lanes;                                   // for filters that are unrolled
+  PlaneTiling tiling;
+  Activation activation;
+  int weight_pitch;                            // floats of a plane's weights and bias in shared memory
+  int source_place, output_place, warp_bytes;  // in a warp's shared memory, which begins with the weights
+};
+
+// The sum of one output by the definition.
+template <typename T, bool transposed>
+__device__ __forceinline__ float correlate(const PlaneView<T>& view, const PlanesParameters& p, const float* weights,
+                                           int row, int column) {
+  float sum = 0;
+#pragma unroll 1
+  for (int r = 0; r < p.rows.taps; ++r) {
+    bool row_inside;
+    int source_row = row * p.rows.stride - p.rows.offset + r * p.rows.dilation;
+    if constexpr (transposed) {
+      const int place = row + p.rows.offset - r * p.rows.dilation;
+      uint32_t rest = max(place, 0);
+      source_row = p.rows.strides.split(rest);
+      if (place < 0 || rest != 0) continue;
+    }
+    const T* from = view.row(source_row, row_inside);
+    if (!row_inside) continue;
+    int source_column = column * p.columns.stride - p.columns.offset;
+    int place = column + p.columns.offset;
+    const float* tap = weights + r * p.columns.taps;
+#pragma unroll 4
+    for (int s = 0; s < p.columns.taps; ++s) {
+      bool inside = static_cast<unsigned>(source_column) < static_cast<unsigned>(view.width);
+      if constexpr (transposed) {
+        uint32_t rest = max(place, 0);
+        source_column = p.columns.strides.split(rest);
+        inside = place >= 0 && rest == 0 && source_column < view.width;
+        place -= p.columns.dilation;
+      }
+      const T loaded = from[inside ? source_column : 0];
+      sum += (inside ? Numeric<T>::load(loaded) : 0.0f) * tap[s];
+      source_column += p.columns.dilation;
+    }
+  }
+  return sum;
+}
+
+// The sums of kTall outputs of a column, for filters of at least as many rows whose rows neither step nor dilate. For
+// each tap column a lane walks down: eight source rows meet eight outputs with the weights of two times eight tap rows.
+constexpr int kTall = 8;
+
+template <typename T>
+__device__ __forceinline__ void correlate_tall(const PlaneView<T>& view, const PlanesParameters& p,
+                                               const float* weights, int row, int column, float (&sums)[kTall]) {
+  const int taps = p.rows.taps;
+#pragma unroll 1
+  for (int s = 0; s < p.columns.taps; ++s) {
+    const int source_column = column * p.columns.stride - p.columns.offset + s * p.columns.dilation;
+    const bool column_inside = static_cast<unsigned>(source_column) < static_cast<unsigned>(view.width);
+    const int shift = column_inside ? source_column : 0;
+    float last[kTall] = {};  // weights of the tap rows before `first`
+#pragma unroll 1
+    for (int first = 0; first < taps + kTall - 1; first += kTall) {
+      float values[kTall], next[kTall];
+#pragma unroll
+      for (int j = 0; j < kTall; ++j) {
+        bool inside;
+        const T loaded = view.row(row - p.rows.offset + first + j, inside)[shift];
+        values[j] = inside && column_inside ? Numeric<T>::load(loaded) : 0.0f;
+        next[j] = weights[min(first + j, taps - 1) * p.columns.taps + s];
+      }
+      const bool all = first >= kTall && first + kTall <= taps;
+#pragma unroll
+      for (int j = 0; j < kTall; ++j) {
+#pragma unroll
+        for (int o = 0; o < kTall; ++o) {
+          const int r = first + j - o;
+          if (all || (r >= 0 && r < taps))
+            sums[o] += values[j] * (j >= o ? next[j >= o ? j - o : 0] : last[j < o ? kTall + j - o : 0]);
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < kTall; ++j) last[j] = next[j];
+    }
+  }
+}
+
+// Sums to their outputs, where the residual may lie: rows of `columns` neighbours, rows `pitch` apart, as many of each
+// as exist.
+template <typename T, int columns, int count>
+__device__ __forceinline__ void finish_outputs(T* outputs, int pitch, int rows_left, int columns_left,
+                                               const float (&sums)[count], float bias, const PlanesParameters& p) {
+  float values[count];
+  bool exists[count];
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    exists[i] = i / columns < rows_left && i % columns < columns_left;
+    values[i] = sums[i] + bias;
+  }
+  if (p.residual != nullptr) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      if (exists[i]) values[i] += Numeric<T>::load(outputs[i / columns * pitch + i % columns]);
+    }
+  }
+  activate_all(p.activation, values);
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    if (exists[i]) outputs[i / columns * pitch + i % columns] = Numeric<T>::store(values[i]);
+  }
+}
+
+// The residual comes to where the outputs will be.
+template <typename T>
+__device__ __forceinline__ void stage_residual(T* outputs, const PlanesParameters& p, int64_t n, uint32_t channel,
+                                               int row, int count, int output_lead) {
+  if (p.residual == nullptr) return;
+  const T* residual = static_cast<const T*>(p.residual) + n * p.residual_strides.batch +
+                      channel * p.residual_strides.channel + row * p.columns.output;
+  if (misalignment(residual) == output_lead) {
+    stage_flat(outputs, residual, count, static_cast<const T*>(p.residual), static_cast<const T*>(p.residual_end));
+  } else {
+    for (int i = threadIdx.x % kWarp; i < count; i += kWarp) outputs[output_lead + i] = residual[i];
+  }
+}
+
+template <typename T, class Filter>
+__global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
+    planes_kernel(const __grid_constant__ PlanesParameters p) {
+  constexpr int kTaps = Filter::kTaps, kHeld = Filter::kFixed ? (kTaps + 4) / 4 * 4 : 4;
+  constexpr int kStep = Filter::kStep, kColumns = kLaneColumns<T, Filter>;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  unsigned char* own = ptx::dynamic_shared_memory<unsigned char>() + warp * p.warp_bytes;
+  float* staged_weights = reinterpret_cast<float*>(own);
+  T* staged = reinterpret_cast<T*>(own + p.source_place) + kPlaneGuard;
+  T* outputs = reinterpret_cast<T*>(own + p.output_place);
+
+  uint32_t strip = blockIdx.x * kPlaneWarps + warp;
+  const int64_t first_plane = static_cast<int64_t>(p.tiling.strips.split(strip)) * p.tiling.planes_of_tile;
+  if (first_plane >= p.tiling.planes) return;
+  const int planes = static_cast<int>(min(p.tiling.planes - first_plane, int64_t{p.tiling.planes_of_tile}));
+  uint32_t first_channel = static_cast<uint32_t>(first_plane);
+  const int64_t n = p.tiling.channels.split(first_channel);
+  const int first_row = static_cast<int>(strip) * p.tiling.strip_rows;
+  const int end_row = min(first_row + p.tiling.strip_rows, p.rows.output);
+  const bool whole = p.tiling.planes_of_tile > 1;
+
+  // Load: source, residual, weights.
+  RowRange range(p.rows, p.transposed, first_row, end_row);
+  if (whole) range.first = 0, range.end = p.rows.source;
+  const int width = p.columns.source, plane_elements = p.rows.source * width;
+  const T* source = static_cast<const T*>(p.source) + n * p.source_strides.batch +
+                    static_cast<int64_t>(p.multiplier.divide(first_channel)) * p.source_strides.channel +
+                    range.first * width;
+  const int source_count = whole ? planes * plane_elements : (range.end - range.first) * width;
+  stage_flat(staged, source, source_count, static_cast<const T*>(p.source), static_cast<const T*>(p.source_end));
+  const int lead = misalignment(source);
+  if constexpr (Filter::kFixed) {
+    // What rows are read over has to be something.
+    if (lane < kPlaneGuard) {
+      staged[lane - kPlaneGuard] = T{};
+      staged[(lead + source_count + kChunk<T> - 1) / kChunk<T> * kChunk<T> + lane] = T{};
+    }
+  }
+  const int output_plane = p.rows.output * p.columns.output;
+  T* output = static_cast<T*>(p.output) + n * p.output_strides.batch + first_channel * p.output_strides.channel +
+              first_row * p.columns.output;
+  const int output_count = whole ? planes * output_plane : (end_row - first_row) * p.columns.output;
+  const int output_lead = misalignment(output);
+  stage_residual<T>(outputs, p, n, first_channel, first_row, output_count, output_lead);
+  ptx::commit_async_copies();
+  const int taps = p.rows.taps * p.columns.taps;
+  for (int i = lane; i < planes * p.weight_pitch; i += kWarp) {
+    const int plane = i / p.weight_pitch, tap = i - plane * p.weight_pitch;
+    uint32_t channel = first_channel + plane;
+    p.tiling.channels.split(channel);
+    float value = 0;
+    if (tap == taps) {
+      if (p.bias != nullptr) value = Numeric<T>::load(static_cast<const T*>(p.bias)[channel]);
+    } else if (tap < taps) {
+      const int source_tap = p.reversed ? taps - 1 - tap : tap;
+      const int r = source_tap / p.columns.taps, s = source_tap - r * p.columns.taps;
+      value = Numeric<T>::load(static_cast<const T*>(
+          p.weights)[channel * p.weight_strides.filter + r * p.weight_strides.row + s * p.weight_strides.column]);
+    }
+    staged_weights[i] = value;
+  }
+  ptx::wait_async_copies<0>();
+  __syncwarp();
+
+  // Compute.
+  const int rows = end_row - first_row, staged_rows = range.end - range.first, columns = p.columns.output;
+  if constexpr (Filter::kFixed) {
+    uint32_t lane_column = lane;
+    const int lane_group = p.lanes.columns.split(lane_column);
+    const int strips = (rows + p.lanes.rows * kStep - 1) / (p.lanes.rows * kStep), groups = planes * strips;
+    float weights[kHeld] = {};
+#pragma unroll 1
+    for (int first_group = 0; first_group < groups; first_group += p.lanes.groups) {
+      const bool works = lane_group < p.lanes.groups && first_group + lane_group < groups;
+      uint32_t walk = works ? first_group + lane_group : 0;
+      const uint32_t plane = whole ? p.lanes.strips.split(walk) : 0;
+      const float* own_weights = staged_weights + plane * p.weight_pitch;
+      if (whole || first_group == 0) {
+#pragma unroll
+        for (int i = 0; i < kHeld; i += 4) {
+          const auto four = ptx::load_vector<4>(own_weights + i);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) weights[i + j] = four[j];
+        }
+      }
+      const float bias = weights[kTaps];
+      const int row = static_cast<int>(walk) * p.lanes.rows * kStep;  // of the piece
+      const PlaneView<T> view{staged + lead + plane * plane_elements, range.first, staged_rows, width};
+      T* own_outputs = outputs + output_lead + plane * output_plane + row * columns;
+#pragma unroll 1
+      for (int first = 0; first < columns; first += static_cast<int>(p.lanes.columns.divisor()) * kColumns) {
+        const int column = first + static_cast<int>(lane_column) * kColumns;
+        const int steps = works && column < columns ? min(p.lanes.rows, (rows - row + kStep - 1) / kStep) : 0;
+        T* place = own_outputs + column;
+        if constexpr (!Filter::kTransposed) {
+          walk_down<Filter>(view, weights, (first_row + row) * Filter::kStride - p.rows.offset,
+                            column * Filter::kStride - p.columns.offset, p.lanes.rows, steps,
+                            [&](int output, const float (&sums)[kColumns]) {
+                              finish_outputs<T, kColumns>(place + output * columns, 0, 1, columns - column, sums, bias,
+                                                          p);
+                            });
+        } else {
+          walk_down_transposed<Filter>(view, weights, (first_row + row) / 2, column / 2, p.lanes.rows, steps,
+                                       [&](int step, const float (&sums)[2 * kColumns]) {
+                                         finish_outputs<T, kColumns>(place + 2 * step * columns, columns,
+                                                                     rows - row - 2 * step, columns - column, sums,
+                                                                     bias, p);
+                                       });
+        }
+      }
+    }
+  } else {
+    constexpr bool kMayBeTall = !Filter::kTransposed;
+    const int height = kMayBeTall && p.tall ? kTall : 1;
+    const int items = planes * ((rows + height - 1) / height) * columns;
+#pragma unroll 1
+    for (int item = lane; item < items; item += kWarp) {
+      uint32_t column = item;
+      uint32_t row = p.output_columns.split(column);
+      const uint32_t plane = whole ? p.output_rows.split(row) : 0;
+      row *= height;
+      const float* own_weights = staged_weights + plane * p.weight_pitch;
+      const PlaneView<T> view{staged + lead + plane * plane_elements, range.first, staged_rows, width};
+      T* place = outputs + output_lead + plane * output_plane + row * columns + column;
+      const int output_row = first_row + static_cast<int>(row), rows_left = rows - static_cast<int>(row);
+      if (kMayBeTall && p.tall) {
+        float sums[kTall] = {};
+        correlate_tall(view, p, own_weights, output_row, static_cast<int>(column), sums);
+        finish_outputs<T, 1>(place, columns, rows_left, 1, sums, own_weights[taps], p);
+      } else {
+        const float sums[1] = {
+            correlate<T, Filter::kTransposed>(view, p, own_weights, output_row, static_cast<int>(column))};
+        finish_outputs<T, 1>(place, 0, 1, 1, sums, own_weights[taps], p);
+      }
+    }
+  }
+  __syncwarp();
+  store_flat(output, output_count, outputs);
+}
+
+}  // namespace fastconv::depthwise

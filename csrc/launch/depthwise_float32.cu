@@ -1,0 +1,3 @@
+#include "launch/depthwise_instances.h"
+
+FASTCONV_DEPTHWISE_INSTANCES(float)
