@@ -1,0 +1,141 @@
+"""What the compiler made of the depthwise kernels: memory instructions, and the instructions of their main loops.
+
+Writes the checked-in table from a module or cubins that nvcc 13.0 compiled:
+python -m tests.core.depthwise_machine_code 13.0 fastconv/_cuda.*.so
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+from tests.core import machine_code
+
+TABLE = Path(__file__).with_name("depthwise_instructions.csv")
+
+_TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
+_SYMBOL = re.compile(
+    r"_ZN8fastconv9depthwise\d+(planes|planes_wgrad|channels_last|channels_last_wgrad|band)_kernelI"
+    r"(NS_4HalfE|NS_8BFloat16E|f)(?:NS0_11PlaneFilterILi(\d+)ELi(\d+)ELi(\d+)ELb(\d)E|Li(\d+)E)"
+)
+_PRODUCTS = re.compile(r"\b(FFMA|HMMA)\b")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Kernel:
+    name: str
+    filter: str  # "3x3 stride 1"; of channels_last "3 columns"; of band "band 6"; "any"
+    type: str
+    architecture: str
+
+    @classmethod
+    def of(cls, symbol: str, architecture: str) -> Kernel | None:
+        match = _SYMBOL.search(symbol)
+        if match is None:
+            return None
+        name, element, rows, columns, stride, transposed, number = match.groups()
+        if number is not None:
+            unrolled = f"band {number}" if name == "band" else f"{number} columns"
+            unrolled = "any" if number == "0" else unrolled
+        else:
+            unrolled = "any" if rows == "0" else f"{rows}x{columns} stride {stride}"
+            unrolled += ", transposed" if transposed == "1" else ""
+        return cls(name, unrolled, _TYPES[element], architecture)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """The main loop: the shortest around the most products, without the loops inside of it."""
+
+    instructions: int
+    products: int  # multiply-adds, or matrix products
+
+    @property
+    def per_product(self) -> float:
+        return self.instructions / self.products
+
+
+Instructions = list[tuple[int, str]]
+
+
+def kernels(cuobjdump: str, file: Path) -> dict[Kernel, Instructions]:
+    """The instructions of every depthwise kernel of a module or cubin, with their addresses."""
+    found: dict[Kernel, Instructions] = {}
+    architecture, kernel = "", None
+    for line in machine_code.dump(cuobjdump, "-sass", str(file)).splitlines():
+        named = re.match(r"(?:arch = |\s*code for )(sm_\w+)", line)
+        if named:
+            architecture = named.group(1)
+        if "Function :" in line:
+            kernel = Kernel.of(line, architecture)
+            if kernel is not None:
+                found[kernel] = []
+        match = re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line)
+        if match and kernel is not None:
+            found[kernel].append((int(match.group(1), 16), match.group(2)))
+    return found
+
+
+def main_loop(instructions: Instructions) -> Loop | None:
+    spans = []
+    for address, text in instructions:
+        branch = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
+        if branch and int(branch.group(1), 16) <= address:
+            spans.append((int(branch.group(1), 16), address))
+    # Each instruction belongs to the shortest loop around it.
+    owners: dict[int, tuple[int, int]] = {}
+    addresses = [address for address, _ in instructions]
+    for begin, end in sorted(spans, key=lambda span: span[0] - span[1]):
+        for address in addresses[bisect.bisect_left(addresses, begin) : bisect.bisect_right(addresses, end)]:
+            owners[address] = (begin, end)
+    bodies: dict[tuple[int, int], list[str]] = {}
+    for address, text in instructions:
+        if address in owners:
+            bodies.setdefault(owners[address], []).append(text)
+    # An activation's polynomial is no main loop; where it was compiled into the main loop, that one is not told apart.
+    loops = [
+        Loop(len(body), sum(bool(_PRODUCTS.search(text)) for text in body))
+        for body in bodies.values()
+        if not any("MUFU" in text for text in body)
+    ]
+    return max(
+        (loop for loop in loops if loop.products), key=lambda loop: (loop.products, -loop.instructions), default=None
+    )
+
+
+def read_table() -> dict[Kernel, Loop]:
+    with TABLE.open(newline="") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return {
+            Kernel(row["kernel"], row["filter"], row["type"], row["architecture"]): Loop(
+                int(row["instructions"]), int(row["products"])
+            )
+            for row in rows
+        }
+
+
+def table_compiler() -> str:
+    return TABLE.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
+
+
+def write_table(nvcc: str, files: list[Path]) -> None:
+    cuobjdump = machine_code.find_disassembler()
+    assert cuobjdump is not None, "cuobjdump is missing"
+    found = {kernel: main_loop(code) for file in files for kernel, code in kernels(cuobjdump, file).items()}
+    with TABLE.open("w", newline="") as file:
+        file.write(f"# nvcc {nvcc}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["kernel", "filter", "type", "architecture", "instructions", "products", "per_product"])
+        for kernel, loop in sorted(found.items()):
+            if loop is not None:
+                writer.writerow(
+                    [*dataclasses.astuple(kernel), loop.instructions, loop.products, f"{loop.per_product:.2f}"]
+                )
+
+
+if __name__ == "__main__":
+    write_table(sys.argv[1], [Path(name) for name in sys.argv[2:]])

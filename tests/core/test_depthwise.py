@@ -1,0 +1,234 @@
+"""The depthwise kernels against float64: exact on small integers, in every configuration, layout, type and index width."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from fastconv import emulator
+from tests.core.family_support import FamilyCase
+from tests.core.mma_support import assert_exact
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def depthwise(
+    conv_pass: str,
+    dtype: torch.dtype,
+    size: tuple[int, int, int, int],
+    kernel: tuple[int, int],
+    *,
+    channels_last: bool = False,
+    multiplier: int = 1,
+    **options: object,
+) -> FamilyCase:
+    channels = size[1]
+    return FamilyCase(
+        conv_pass,
+        dtype,
+        size,
+        (channels * multiplier, 1, *kernel),
+        groups=channels,
+        x_last=channels_last,
+        y_last=channels_last,
+        w_last=False,
+        family="depthwise",
+        **options,
+    )
+
+
+def same(kernel: tuple[int, int]) -> tuple[int, int, int, int]:
+    return (kernel[0] // 2, kernel[0] // 2, kernel[1] // 2, kernel[1] // 2)
+
+
+def random_case(draw: random.Random) -> FamilyCase:
+    """Any depthwise convolution that is small: sizes, filters, strides, dilations and paddings of all kinds."""
+    while True:
+        kernel = draw.choice([(3, 3), (3, 3), (5, 5), (7, 7), (9, 9), (1, 1), (2, 5), (4, 3), (1, 7), (6, 1), (13, 13)])
+        stride = draw.choice([(1, 1), (1, 1), (2, 2), (2, 1), (3, 2), (1, 4)])
+        dilation = draw.choice([(1, 1), (1, 1), (2, 2), (1, 3), (2, 1)])
+        padding = draw.choice([same(kernel), same(kernel), tuple(draw.randrange(5) for _ in range(4))])
+        conv_pass = draw.choice(["fprop", "fprop", "dgrad", "dgrad", "wgrad"])
+        channels_last = draw.random() < 0.5
+        case = depthwise(
+            conv_pass,
+            draw.choice(DTYPES),
+            (draw.randint(1, 3), draw.choice([1, 3, 8, 16, 20, 40]), draw.randint(1, 24), draw.randint(1, 40)),
+            kernel,
+            channels_last=channels_last,
+            multiplier=draw.choice([1, 1, 1, 2]) if not channels_last and conv_pass != "dgrad" else 1,
+            stride=stride,
+            dilation=dilation,
+            padding=padding,
+            bias=draw.random() < 0.5,
+            residual=conv_pass == "fprop" and draw.random() < 0.3,
+            activation=draw.choice(["identity", "relu"]) if conv_pass != "wgrad" else "identity",
+            index_bits=draw.choice([32, 64]),
+            multiprocessors=draw.choice([1, 8, 108]),
+            capability=90,
+        )
+        if min(case.y) >= 1:
+            return case
+
+
+@pytest.mark.parametrize("number", range(80))
+def test_random_problems_are_exact(number: int) -> None:
+    case = random_case(random.Random(number))
+    configs = case.configs()
+    assert configs, case
+    for config in configs:
+        assert_exact(case, config, seed=number)
+
+
+@pytest.mark.parametrize("number", range(1000, 1015))
+def test_random_problems_touch_nothing_they_should_not(number: int) -> None:
+    case = random_case(random.Random(number))
+    with emulator.check(number):
+        for config in case.configs():
+            assert_exact(case, config, seed=number)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("r", [3, 5, 7, 9, 13, 31])
+def test_every_tuned_filter_is_exact_in_every_pass(r: int, channels_last: bool, dtype: torch.dtype) -> None:
+    for conv_pass in ("fprop", "dgrad", "wgrad"):
+        for stride in (1, 2):
+            case = depthwise(
+                conv_pass,
+                dtype,
+                (1, 8 if r <= 7 else 2, 14, 19),
+                (r, r),
+                channels_last=channels_last,
+                padding=same((r, r)),
+                stride=(stride, stride),
+                bias=True,
+                capability=90,
+            )
+            for config in case.configs():
+                assert_exact(case, config)
+
+
+@pytest.mark.parametrize("taps", range(1, 35))
+def test_bands_of_every_width_are_exact(taps: int) -> None:
+    for conv_pass in ("fprop", "dgrad"):
+        size, padding = (1, 2, 19, 44), (1, 1, taps // 3, taps // 2)
+        case = depthwise(conv_pass, torch.bfloat16, size, (3, taps), padding=padding, capability=90)
+        assert ("band" in case.configs()) == (taps <= 33)
+        if taps <= 33:
+            assert_exact(case, "band")
+
+
+def shifted(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values one element further in memory, with the same strides."""
+    memory = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)[1:]
+    return memory.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("conv_pass", ["fprop", "dgrad", "wgrad"])
+def test_operands_may_begin_at_any_element(conv_pass: str, channels_last: bool) -> None:
+    case = depthwise(
+        conv_pass,
+        torch.float16,
+        (2, 16, 15, 17),
+        (5, 5),
+        channels_last=channels_last,
+        padding=(2, 2, 2, 2),
+        residual=conv_pass == "fprop",
+    )
+    tensors = {name: shifted(tensor) for name, tensor in case.tensors().items()}
+    expected = case.reference(tensors)
+    for config in case.configs():
+        with emulator.check(1):
+            for name, result in case.run(config, tensors).items():
+                assert torch.equal(result.double(), expected[name]), config
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_infinities_and_nan_reach_the_outputs_that_see_them_and_no_other(value: float, channels_last: bool) -> None:
+    for conv_pass, source in (("fprop", "x"), ("dgrad", "y")):
+        case = depthwise(
+            conv_pass, torch.float16, (1, 8, 20, 40), (7, 7), channels_last=channels_last, padding=(3, 3, 3, 3)
+        )
+        tensors = case.tensors()
+        tensors["w"] = tensors["w"].abs() + 1
+        tensors[source][0, 3, 9, 21] = value
+        expected = case.reference(tensors)
+        for config in case.configs():
+            for name, result in case.run(config, tensors).items():
+                assert torch.equal(result.isfinite(), expected[name].isfinite()), config
+                assert torch.equal(result.isnan(), expected[name].isnan()), config
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_real_numbers_are_summed_in_float32_and_gradients_repeat_bit_by_bit(
+    dtype: torch.dtype, channels_last: bool
+) -> None:
+    for conv_pass in ("fprop", "dgrad", "wgrad"):
+        case = depthwise(
+            conv_pass,
+            dtype,
+            (4, 8, 14, 14),
+            (5, 5),
+            channels_last=channels_last,
+            padding=(2, 2, 2, 2),
+            bias=True,
+            multiprocessors=132,
+        )
+        tensors = case.tensors(kind="normal")
+        expected = case.reference(tensors)
+        terms = case.reference({name: tensor.abs() for name, tensor in tensors.items()})
+        for config in case.configs():
+            results = case.run(config, tensors)
+            again = case.run(config, tensors)
+            for name, result in results.items():
+                assert torch.equal(result, again[name])
+                allowed = 64 * torch.finfo(torch.float32).eps * terms[name] + torch.finfo(dtype).eps * result.abs()
+                assert ((result.double() - expected[name]).abs() <= allowed).all(), (config, name)
+
+
+def test_reasons_name_what_is_not_taken() -> None:
+    def reasons(case: FamilyCase) -> dict[str, str]:
+        return {candidate.config: candidate.reason for candidate in case.candidates()}
+
+    half = depthwise("fprop", torch.float16, (1, 8, 9, 9), (3, 3))
+    assert reasons(half)["planes"] == ""
+    assert "channels_last" in reasons(half)["slab8"]
+    grouped = dataclasses.replace(half, w=(8, 2, 3, 3), groups=4)
+    assert all("groups of 2 input channels" in reason for reason in reasons(grouped).values())
+    multiplied = depthwise("dgrad", torch.float16, (1, 8, 9, 9), (3, 3), multiplier=2)
+    assert "channel multiplier of 2" in reasons(multiplied)["planes"]
+    assert "float32" in reasons(dataclasses.replace(half, dtype=torch.float32))["band"]
+    assert "stride" in reasons(dataclasses.replace(half, stride=(2, 2)))["band"]
+    last = depthwise("wgrad", torch.float32, (1, 8, 9, 9), (3, 3), channels_last=True)
+    assert reasons(last)["slab4"] == ""
+    assert "gaps" in reasons(last)["planes"]
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("conv_pass", ["fprop", "dgrad", "wgrad"])
+def test_depthwise_kernels_are_predicted_faster_than_the_general_ones_in_float16(
+    conv_pass: str, channels_last: bool
+) -> None:
+    for r, stride in ((3, 1), (5, 1), (5, 2), (7, 1), (13, 1)):
+        case = depthwise(
+            conv_pass,
+            torch.float16,
+            (32, 96, 56, 56),
+            (r, r),
+            channels_last=channels_last,
+            padding=same((r, r)),
+            stride=(stride, stride),
+            capability=90,
+            multiprocessors=132,
+        )
+        compiled = emulator.module()
+        legal = [one for one in compiled.candidates(case.problem(compiled)) if not one.reason]
+        best = min(legal, key=lambda one: one.details["predicted_seconds"])
+        assert best.kernel == case.kernel, (case, best.kernel)
