@@ -17,7 +17,7 @@ def instructions(disassembler: str, module: Path) -> dict[str, list[str]]:
     """Of every kernel of these families, whatever the architecture, by architecture and symbol."""
     found: dict[str, list[str]] = {}
     architecture, lines = "", None
-    for line in machine_code._dump(disassembler, "-sass", str(module)).splitlines():
+    for line in machine_code.dump(disassembler, "-sass", str(module)).splitlines():
         if line.startswith("arch = "):
             architecture = line.removeprefix("arch = ").strip()
         elif "Function :" in line:
@@ -31,7 +31,7 @@ def instructions(disassembler: str, module: Path) -> dict[str, list[str]]:
 def stacks(disassembler: str, module: Path) -> dict[str, tuple[int, int]]:
     """Bytes of stack and of local memory by symbol, of those that have any."""
     found, symbol = {}, ""
-    for line in machine_code._dump(disassembler, "-res-usage", str(module)).splitlines():
+    for line in machine_code.dump(disassembler, "-res-usage", str(module)).splitlines():
         if "Function" in line:
             symbol = line if KERNELS.search(line) else ""
         elif "REG:" in line and symbol:
