@@ -57,6 +57,7 @@ inline double predict_seconds(const Machine& machine, const Tile& tile, int shar
                               int splits) {
   constexpr double kBlockClocks = 2500;      // filling the pipeline, and the epilogue
   constexpr double kLaunchSeconds = 2.5e-6;  // of a kernel that follows another
+  constexpr double kShortestSeconds = 3e-6;  // of any launch, as in common/cost.cpp
   constexpr double kWarpsToHideLatency = 8;
   const int slice_row_bytes = row_bytes_of(tile, work.element_size);
   const double rate = machine.tensor_flops_per_clock / (work.precision == Precision::native ? 1
@@ -76,7 +77,7 @@ inline double predict_seconds(const Machine& machine, const Tile& tile, int shar
   const double clocks = most * work.slices / splits * slice_clocks + kBlockClocks * most / together;
   // Multiprocessors that have nothing to do load nothing, either.
   const double bandwidth = machine.memory_bandwidth * last_wave_efficiency(blocks, machine.multiprocessors);
-  double seconds = std::max(clocks / machine.clock, work.memory_bytes / bandwidth);
+  double seconds = std::max({kShortestSeconds, clocks / machine.clock, work.memory_bytes / bandwidth});
   if (splits > 1) {
     // Written and read once; parts that fit the cache do not leave it.
     const double bytes = 4.0 * splits * work.partial_elements;
@@ -85,10 +86,10 @@ inline double predict_seconds(const Machine& machine, const Tile& tile, int shar
   return seconds + kLaunchSeconds * work.extra_launches;
 }
 
-// What candidates are ranked by. The model is coarse: what leaves multiprocessors idle has to be predicted clearly
-// faster to come first.
+// What candidates are ranked by. The model is coarse: of two that it can hardly tell apart, the one that keeps the
+// multiprocessors busy comes first.
 inline double rank(const Machine& machine, const Tile& tile, int shared_bytes, const Work& work, int splits) {
-  constexpr double kBalanced = 0.85, kClearly = 1.3;
+  constexpr double kBalanced = 0.85, kClearly = 1.1;
   const bool balanced = last_wave_efficiency(work.blocks * splits, machine.multiprocessors) >= kBalanced;
   return predict_seconds(machine, tile, shared_bytes, work, splits) * (balanced ? 1 : kClearly);
 }

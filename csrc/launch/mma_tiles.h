@@ -36,11 +36,12 @@ struct Kernel {
 constexpr Tile kGatherTiles16[] = {
     {128, 128, 32, 4, 64, 64}, {128, 128, 64, 3, 64, 32}, {256, 128, 32, 4, 64, 64}, {128, 256, 32, 4, 64, 64},
     {256, 64, 32, 4, 64, 64},  {128, 64, 64, 3, 64, 32},  {64, 128, 64, 3, 32, 64},  {64, 64, 64, 4, 32, 32},
-    {192, 128, 32, 4, 48, 64}, {96, 128, 32, 4, 48, 64},
+    {192, 128, 32, 4, 48, 64}, {96, 128, 32, 4, 48, 64},  {160, 192, 32, 4, 80, 48}, {160, 128, 32, 4, 80, 32},
 };
 constexpr Tile kGatherTilesTf32[] = {
     {128, 128, 16, 4, 64, 64}, {128, 128, 32, 3, 64, 32}, {256, 128, 16, 4, 64, 64}, {256, 64, 16, 4, 64, 64},
-    {128, 64, 32, 3, 64, 32},  {64, 128, 32, 3, 32, 64},  {64, 64, 32, 4, 32, 32},
+    {128, 64, 32, 3, 64, 32},  {64, 128, 32, 3, 32, 64},  {64, 64, 32, 4, 32, 32},   {192, 128, 16, 4, 48, 64},
+    {160, 192, 16, 4, 80, 48}, {160, 128, 16, 4, 80, 32},
 };
 // Split numbers take three times the registers a product: warps of 64x64 would spill.
 constexpr Tile kGatherTilesSplit[] = {
@@ -48,17 +49,18 @@ constexpr Tile kGatherTilesSplit[] = {
     {128, 64, 32, 3, 64, 32},  {64, 128, 32, 3, 32, 64},  {64, 64, 32, 4, 32, 32},
 };
 // For pixels that are not aligned to 16 bytes.
-constexpr Tile kNarrowGatherTiles16[] = {{128, 64, 32, 4, 64, 32}};
-constexpr Tile kNarrowGatherTiles32[] = {{128, 64, 16, 4, 64, 32}};
+constexpr Tile kNarrowGatherTiles16[] = {{128, 64, 32, 4, 64, 32}, {96, 64, 32, 4, 48, 32}, {64, 64, 32, 4, 32, 32}};
+constexpr Tile kNarrowGatherTiles32[] = {{128, 64, 16, 4, 64, 32}, {96, 64, 16, 4, 48, 32}, {64, 64, 16, 4, 32, 32}};
 
 // Of wgrad: rows are filters, columns (r, s, c), the depth pixels.
 constexpr Tile kWgradTiles16[] = {
-    {128, 128, 32, 4, 64, 64}, {128, 128, 64, 3, 64, 32}, {256, 128, 32, 4, 64, 64}, {64, 256, 32, 4, 32, 64},
-    {128, 64, 64, 3, 64, 32},  {64, 128, 64, 3, 32, 64},  {64, 64, 64, 4, 32, 32},
+    {128, 128, 32, 4, 64, 64}, {128, 128, 64, 3, 64, 32}, {256, 128, 32, 4, 64, 64},
+    {64, 256, 32, 4, 32, 64},  {128, 64, 64, 3, 64, 32},  {64, 128, 64, 3, 32, 64},
+    {64, 64, 64, 4, 32, 32},   {64, 192, 32, 4, 32, 64},  {128, 160, 32, 4, 64, 32},
 };
 constexpr Tile kWgradTilesTf32[] = {
-    {128, 128, 16, 4, 64, 64}, {128, 128, 32, 3, 64, 32}, {256, 128, 16, 4, 64, 64},
-    {128, 64, 32, 3, 64, 32},  {64, 128, 32, 3, 32, 64},  {64, 64, 32, 4, 32, 32},
+    {128, 128, 16, 4, 64, 64}, {128, 128, 32, 3, 64, 32}, {256, 128, 16, 4, 64, 64}, {128, 64, 32, 3, 64, 32},
+    {64, 128, 32, 3, 32, 64},  {64, 64, 32, 4, 32, 32},   {64, 192, 16, 4, 32, 64},  {128, 160, 16, 4, 64, 32},
 };
 constexpr Tile kWgradTilesSplit[] = {
     {128, 128, 32, 3, 64, 32},
@@ -66,14 +68,14 @@ constexpr Tile kWgradTilesSplit[] = {
     {64, 128, 32, 3, 32, 64},
     {64, 64, 32, 4, 32, 32},
 };
-constexpr Tile kNarrowWgradTiles16[] = {{64, 64, 64, 3, 32, 32}};
-constexpr Tile kNarrowWgradTiles32[] = {{64, 64, 32, 3, 32, 32}};
+constexpr Tile kNarrowWgradTiles16[] = {{64, 64, 64, 3, 32, 32}, {64, 160, 64, 3, 64, 32}};
+constexpr Tile kNarrowWgradTiles32[] = {{64, 64, 32, 3, 32, 32}, {64, 160, 32, 3, 64, 32}};
 
 // The compiled kernels of one element type and precision.
 template <class Parameters>
 struct KernelSet {
   std::vector<Kernel<Parameters>> tiles;   // best first where nothing else decides
-  std::vector<Kernel<Parameters>> narrow;  // one
+  std::vector<Kernel<Parameters>> narrow;  // for pixels that are not aligned to 16 bytes
 };
 
 template <class Element, Precision precision>

@@ -44,6 +44,19 @@ def test_every_configuration_is_exact_and_free_of_races(conv_pass: str, dtype: t
             assert_exact(case, config)
 
 
+@pytest.mark.parametrize(("dtype", "allow_tf32"), TYPES)
+@pytest.mark.parametrize("conv_pass", ["fprop", "dgrad", "wgrad"])
+def test_every_configuration_for_unaligned_pixels(conv_pass: str, dtype: torch.dtype, allow_tf32: bool) -> None:
+    """Channels and filters that are no whole chunks; more rows and columns than the largest of these tiles."""
+    size = (2, 35, 9, 9) if conv_pass == "wgrad" else (2, 69, 9, 9)
+    case = Case(conv_pass, dtype, size, (69, size[1], 3, 3), padding=(1, 1, 1, 1), bias=True, allow_tf32=allow_tf32)
+    configs = case.configs()
+    assert len({config.split("_")[0] for config in configs}) >= 2
+    with emulator.check(seed=5):
+        for config in configs:
+            assert_exact(case, config)
+
+
 # What is odd about each, and the problem.
 SHAPES = {
     "stride": Case("fprop", torch.float16, (2, 16, 11, 9), (24, 16, 3, 3), stride=(2, 3), padding=(1, 1, 2, 0)),

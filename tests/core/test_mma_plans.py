@@ -12,8 +12,6 @@ from tests.core.mma_support import Case
 
 MOST_WORKSPACE = 256 << 20
 BATCH = 32
-#: Below this a layer is a matter of launch latency: there is not enough work to fill the device.
-SMALLEST_FLOPS = 1e9
 
 
 def case_of(layer: Layer, conv_pass: str, multiprocessors: int) -> Case:
@@ -35,25 +33,31 @@ def case_of(layer: Layer, conv_pass: str, multiprocessors: int) -> Case:
 
 
 @pytest.mark.parametrize("multiprocessors", [108, 132])
-@pytest.mark.parametrize("suite", ["resnet50", "vgg16", "unet", "dcgan"])
-def test_chosen_tiles_keep_the_multiprocessors_busy(suite: str, multiprocessors: int) -> None:
-    """85 % of the last wave, or every balanced choice is predicted to take 1.3 times as long."""
-    efficiencies = []
-    for layer in load_suite(suite).layers:
-        if layer.op not in ("conv2d", "conv_transpose2d"):
-            continue
-        for conv_pass in ("fprop", "dgrad", "wgrad"):
-            legal = [one for one in case_of(layer, conv_pass, multiprocessors).candidates() if not one.reason]
-            assert legal, f"{layer.id} {conv_pass} has no tensor-core kernel"
-            chosen = legal[0].details
-            if chosen["flops"] < SMALLEST_FLOPS:
+@pytest.mark.parametrize(
+    ("dtype", "allow_tf32"),
+    [(torch.bfloat16, False), (torch.float16, False), (torch.float32, True), (torch.float32, False)],
+)
+def test_chosen_tiles_fill_the_last_wave_of_every_layer(
+    dtype: torch.dtype, allow_tf32: bool, multiprocessors: int
+) -> None:
+    count = 0
+    for suite in ("resnet50", "vgg16", "unet", "dcgan"):
+        for layer in load_suite(suite).layers:
+            if layer.op not in ("conv2d", "conv_transpose2d"):
                 continue
-            efficiencies.append(chosen["last_wave_percent"])
-            balanced = [one.details["predicted_seconds"] for one in legal if one.details["last_wave_percent"] >= 85]
-            assert chosen["last_wave_percent"] >= 85 or all(
-                seconds > 1.3 * chosen["predicted_seconds"] for seconds in balanced
-            ), f"{layer.id} {conv_pass}: {legal[0].config}"
-    assert sum(efficiencies) / len(efficiencies) >= 85
+            for conv_pass in ("fprop", "dgrad", "wgrad"):
+                case = dataclasses.replace(
+                    case_of(layer, conv_pass, multiprocessors), dtype=dtype, allow_tf32=allow_tf32
+                )
+                legal = [one for one in case.candidates() if not one.reason]
+                assert legal, f"{layer.id} {conv_pass} has no tensor-core kernel"
+                chosen = legal[0]
+                blocks = chosen.details["grid"]
+                efficiency = blocks / (-(-blocks // multiprocessors) * multiprocessors)
+                assert efficiency >= 0.85, f"{layer.id} {conv_pass}: {chosen.config} fills {efficiency:.0%}"
+                assert chosen.details["last_wave_percent"] == int(100 * efficiency)
+                count += 1
+    assert count == 195
 
 
 @pytest.mark.parametrize("conv_pass", ["fprop", "dgrad", "wgrad"])

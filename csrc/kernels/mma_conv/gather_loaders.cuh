@@ -54,14 +54,22 @@ struct ThreadChunk {
   static_assert(kRowStep % 8 == 0, "all rows of a thread are swizzled alike");
   const int row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
   const int place = swizzled<kChunks>(row, chunk) * 16;  // in bytes
+
+  // The rows that a thread copies of a tile of `rows`: rows are shared as evenly as they allow, and where that is not
+  // evenly, the last one is past the tile for some threads.
+  template <int rows>
+  static constexpr int kShare = (rows + kRowStep - 1) / kRowStep;
+  template <int rows>
+  __device__ __forceinline__ bool has(int i) const {
+    return rows % kRowStep == 0 || row + i * kRowStep < rows;
+  }
 };
 
 template <class Shape, bool narrow>
 class SourceLoader {
   using Element = typename Shape::Element;
   using Thread = ThreadChunk<Shape>;
-  static constexpr int kRows = Shape::kRows / Thread::kRowStep;
-  static_assert(Shape::kRows % Thread::kRowStep == 0, "whole rows for every thread");
+  static constexpr int kRows = Thread::template kShare<Shape::kRows>;
 
  public:
   __device__ __forceinline__ SourceLoader(const GatherParameters& parameters, const SourceRow* rows, int group,
@@ -76,7 +84,8 @@ class SourceLoader {
         static_cast<const Element*>(parameters.source) + int64_t{group} * parameters.source_group_step;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const SourceRow row = rows[Thread().row + i * Thread::kRowStep];
+      const bool exists = Thread().template has<Shape::kRows>(i);
+      const SourceRow row = exists ? rows[Thread().row + i * Thread::kRowStep] : SourceRow{0, 0, 0};
       pointers_[i] = source + row.offset;
       valid_rows_[i] = row.valid_rows;
       valid_columns_[i] = row.valid_columns;
@@ -90,6 +99,7 @@ class SourceLoader {
     const int64_t distance = row * row_distance_ + cursor_.column * column_distance_ + cursor_.channel;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
+      if (!Thread().template has<Shape::kRows>(i)) continue;
       const bool valid = (valid_rows_[i] >> row) & (valid_columns_[i] >> cursor_.column) & 1;
       copy_chunk<Element, narrow>(stage + Thread().place + i * Thread::kRowStep * Thread::kChunks * 16,
                                   pointers_[i] + distance, valid, channels_ - cursor_.channel, piece_bytes_);
@@ -110,8 +120,7 @@ template <class Shape>
 class WeightLoader {
   using Element = typename Shape::Element;
   using Thread = ThreadChunk<Shape>;
-  static constexpr int kRows = Shape::kColumns / Thread::kRowStep;
-  static_assert(Shape::kColumns % Thread::kRowStep == 0, "whole rows for every thread");
+  static constexpr int kRows = Thread::template kShare<Shape::kColumns>;
 
  public:
   // weights: of the tile's first column; `columns` of them exist, each `pitch` long.
@@ -124,6 +133,7 @@ class WeightLoader {
   __device__ __forceinline__ void load(unsigned char* stage) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
+      if (!Thread().template has<Shape::kColumns>(i)) continue;
       const bool valid = left_ > 0 && i * Thread::kRowStep < rows_;
       ptx::copy_async<16>(stage + Thread().place + i * Thread::kRowStep * Thread::kChunks * 16, pointer_ + i * step_,
                           valid ? 16 : 0);

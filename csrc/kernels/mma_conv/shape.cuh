@@ -47,8 +47,8 @@ struct TileShape {
 // chunks of a row that neighbouring threads write in one 128-byte line.
 template <int chunks>
 __device__ __forceinline__ int swizzled(int row, int chunk) {
-  static_assert(chunks == 4 || chunks % 8 == 0, "rows of 64 bytes or whole lines");
-  return row * chunks + (chunks == 4 ? chunk ^ ((row >> 1) & 3) : chunk ^ (row & 7));
+  static_assert(chunks % 4 == 0, "rows of whole half lines");
+  return row * chunks + (chunks % 8 == 0 ? chunk ^ (row & 7) : chunk ^ ((row >> 1) & 3));
 }
 
 // The same for float32 tiles that are read word by word across rows: four neighbouring rows, two chunks of each at a

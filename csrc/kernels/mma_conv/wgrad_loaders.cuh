@@ -44,10 +44,15 @@ template <class Shape, int width>
 struct DepthwiseChunks {
   static constexpr int kChunks = width / Shape::kChunk;
   static constexpr int kRowStep = Shape::kThreads / kChunks;
-  static constexpr int kRows = Shape::kDepth / kRowStep;
-  static_assert(Shape::kThreads % kChunks == 0 && Shape::kDepth % kRowStep == 0, "whole rows for every thread");
+  static constexpr int kRows = (Shape::kDepth + kRowStep - 1) / kRowStep;
+  static_assert(Shape::kThreads % kChunks == 0, "a thread keeps its chunk");
 
   const int row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
+
+  // Whether a thread's i-th row is one of the slice's: where they cannot be shared evenly, the last may be past it.
+  __device__ __forceinline__ bool has(int i) const {
+    return Shape::kDepth % kRowStep == 0 || row + i * kRowStep < Shape::kDepth;
+  }
 
   __device__ __forceinline__ int place(int i) const {  // in bytes
     const int k = row + i * kRowStep;
@@ -73,6 +78,7 @@ class GradientLoader {
   __device__ __forceinline__ void load(unsigned char* stage, const PixelTable<Shape::kDepth>& pixels) const {
 #pragma unroll
     for (int i = 0; i < Chunks::kRows; ++i) {
+      if (!chunks_.has(i)) continue;
       const int64_t offset = pixels.offsets[chunks_.row + i * Chunks::kRowStep][0];
       copy_chunk<Element, narrow>(stage + chunks_.place(i), pointer_ + offset, offset >= 0 && left_ > 0, left_,
                                   piece_bytes_);
@@ -110,6 +116,7 @@ class TapLoader {
   __device__ __forceinline__ void load(unsigned char* stage, const PixelTable<Shape::kDepth>& pixels) const {
 #pragma unroll
     for (int i = 0; i < Chunks::kRows; ++i) {
+      if (!chunks_.has(i)) continue;
       const int pixel = chunks_.row + i * Chunks::kRowStep;
       const auto corner = ptx::load_vector<2>(pixels.corners[pixel]);
       const bool inside = static_cast<uint32_t>(corner[0] + row_) < static_cast<uint32_t>(height_) &&
