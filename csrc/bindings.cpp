@@ -21,8 +21,8 @@ namespace py = pybind11;
 namespace fastconv {
 namespace {
 
-using AnyProblem =
-    std::variant<ConvProblem, PoolProblem, UnpoolProblem, ConvMaxPoolProblem, ConvGlobalMaxProblem, ChannelSumProblem>;
+using AnyProblem = std::variant<ConvProblem, PoolProblem, UnpoolProblem, ConvMaxPoolProblem, ConvGlobalMaxProblem,
+                                ChannelSumProblem, ActivationBackwardProblem>;
 using Quad = std::array<int64_t, 4>;
 using SizesAndStrides = std::pair<Quad, Quad>;
 
@@ -93,6 +93,9 @@ std::string op_of(const UnpoolProblem& problem) {
 std::string op_of(const ChannelSumProblem&) {
   return "channel_sum";
 }
+std::string op_of(const ActivationBackwardProblem&) {
+  return "activation_backward";
+}
 
 const std::vector<KernelFamily<ConvProblem>>& families(const ConvProblem& problem) {
   return families_of(problem.pass);
@@ -111,6 +114,9 @@ const std::vector<KernelFamily<UnpoolProblem>>& families(const UnpoolProblem& pr
 }
 const std::vector<KernelFamily<ChannelSumProblem>>& families(const ChannelSumProblem&) {
   return channel_sum_families();
+}
+const std::vector<KernelFamily<ActivationBackwardProblem>>& families(const ActivationBackwardProblem&) {
+  return activation_backward_families();
 }
 
 // One entry of a launch's tuple of pointers.
@@ -172,6 +178,13 @@ std::vector<Slot> slots_of(const ChannelSumProblem& problem) {
   return {{"x", true, problem.x.count(), size}, {"sums", true, problem.x.sizes[1], size}};
 }
 
+std::vector<Slot> slots_of(const ActivationBackwardProblem& problem) {
+  const int size = size_of(problem.dtype);
+  return {{"dy", true, problem.dy.count(), size},
+          {"saved", true, problem.saved.count(), size},
+          {"dz", true, problem.dz.count(), size}};
+}
+
 void check_pointer(const Slot& slot, uint64_t pointer) {
   std::string name = std::string("pointer of ") + slot.name;
   if (!slot.is_used && pointer != 0) throw std::invalid_argument(name + " is given, but the problem has none: pass 0");
@@ -230,7 +243,19 @@ class Plan {
   const Description& description() const { return prepared_.description; }
   std::string text() const { return "Plan(" + op_ + ", " + kernel_ + (config_.empty() ? "" : ", " + config_) + ")"; }
 
-  void launch(const std::vector<uint64_t>& pointers, uint64_t workspace, int device, uint64_t stream) const {
+  const Packing& packing() const { return prepared_.packing; }
+
+  void pack(uint64_t w, uint64_t packed, int device, uint64_t stream) const {
+    if (packing().bytes == 0) throw std::invalid_argument(text() + " reads w as it is: it has nothing to pack");
+    for (const Slot& slot : slots_) {
+      if (std::string(slot.name) == "w") check_pointer(slot, w);
+    }
+    check_pointer({"packed", true, packing().bytes, 16}, packed);
+    packing().pack(reinterpret_cast<const void*>(w), reinterpret_cast<void*>(packed), {device, stream});
+  }
+
+  void launch(const std::vector<uint64_t>& pointers, uint64_t workspace, int device, uint64_t stream,
+              uint64_t packed) const {
     if (pointers.size() != slots_.size()) {
       throw std::invalid_argument(op_ + " takes " + std::to_string(slots_.size()) + " pointers, but was given " +
                                   std::to_string(pointers.size()));
@@ -240,10 +265,15 @@ class Plan {
       check_pointer(slots_[i], pointers[i]);
       arguments.pointers[i] = reinterpret_cast<void*>(pointers[i]);
     }
-    if (description().workspace_bytes > 0) {
-      check_pointer({"the workspace", true, description().workspace_bytes, 16}, workspace);
+    if (packed != 0) {
+      if (packing().bytes == 0) throw std::invalid_argument("packed is given, but " + text() + " reads w as it is");
+      check_pointer({"packed", true, packing().bytes, 16}, packed);
     }
-    arguments.workspace = reinterpret_cast<void*>(workspace);
+    const int64_t skipped = packed != 0 ? packing().skipped_workspace : 0;
+    const int64_t workspace_bytes = description().workspace_bytes - skipped;
+    if (workspace_bytes > 0) check_pointer({"the workspace", true, workspace_bytes, 16}, workspace);
+    arguments.packed_weights = reinterpret_cast<const void*>(packed);
+    arguments.workspace = reinterpret_cast<void*>(workspace - skipped);
     arguments.stream = {device, stream};
     prepared_.launch(arguments);
   }
@@ -291,6 +321,7 @@ std::vector<std::tuple<std::string, std::string, std::string>> all_kernels() {
   add("conv2d_global_max", conv_global_max_families());
   for (const auto& [name, pass] : kUnpoolPasses) add("max_unpool2d_" + std::string(name), families_of(pass));
   add("channel_sum", channel_sum_families());
+  add("activation_backward", activation_backward_families());
   return all;
 }
 
@@ -301,7 +332,8 @@ void bind_problems(py::module_& module) {
                        std::array<int, 4> padding, std::array<int, 2> dilation, int groups,
                        const std::string& padding_mode, double padding_value, bool has_bias,
                        const std::optional<SizesAndStrides>& residual, const std::string& activation, int index_bits,
-                       bool allow_tf32, bool deterministic, int capability, int multiprocessors) {
+                       bool allow_tf32, bool deterministic, int64_t most_workspace_bytes, int capability,
+                       int multiprocessors) {
              ConvProblem problem;
              problem.pass = parse("conv_pass", conv_pass, kConvPasses);
              problem.dtype = parse_dtype(dtype);
@@ -321,6 +353,7 @@ void bind_problems(py::module_& module) {
              problem.index_bits = index_bits;
              problem.allow_tf32 = allow_tf32;
              problem.deterministic = deterministic;
+             problem.most_workspace_bytes = most_workspace_bytes;
              problem.target = {capability, multiprocessors};
              problem.validate();
              return problem;
@@ -330,7 +363,8 @@ void bind_problems(py::module_& module) {
            py::arg("dilation") = std::array<int, 2>{1, 1}, py::arg("groups") = 1, py::arg("padding_mode") = "zeros",
            py::arg("padding_value") = 0.0, py::arg("has_bias") = false, py::arg("residual") = py::none(),
            py::arg("activation") = "identity", py::arg("index_bits") = 32, py::arg("allow_tf32") = false,
-           py::arg("deterministic") = true, py::arg("capability") = 80, py::arg("multiprocessors") = 108)
+           py::arg("deterministic") = true, py::arg("most_workspace_bytes") = ConvProblem().most_workspace_bytes,
+           py::arg("capability") = 80, py::arg("multiprocessors") = 108)
       .def_property_readonly("op", [](const ConvProblem& problem) { return op_of(problem); });
 
   py::class_<PoolProblem>(module, "PoolProblem", py::module_local())
@@ -412,6 +446,25 @@ void bind_problems(py::module_& module) {
            py::kw_only(), py::arg("dtype"), py::arg("x"), py::arg("index_bits") = 32, py::arg("capability") = 80,
            py::arg("multiprocessors") = 108)
       .def_property_readonly("op", [](const ChannelSumProblem& problem) { return op_of(problem); });
+
+  py::class_<ActivationBackwardProblem>(module, "ActivationBackwardProblem", py::module_local())
+      .def(py::init([](const std::string& dtype, const SizesAndStrides& dy, const SizesAndStrides& saved,
+                       const SizesAndStrides& dz, const std::string& activation, int index_bits, int capability,
+                       int multiprocessors) {
+             ActivationBackwardProblem problem;
+             problem.dtype = parse_dtype(dtype);
+             problem.dy = operand_of(dy);
+             problem.saved = operand_of(saved);
+             problem.dz = operand_of(dz);
+             problem.activation = parse("activation", activation, kActivations);
+             problem.index_bits = index_bits;
+             problem.target = {capability, multiprocessors};
+             problem.validate();
+             return problem;
+           }),
+           py::kw_only(), py::arg("dtype"), py::arg("dy"), py::arg("saved"), py::arg("dz"), py::arg("activation"),
+           py::arg("index_bits") = 32, py::arg("capability") = 80, py::arg("multiprocessors") = 108)
+      .def_property_readonly("op", [](const ActivationBackwardProblem& problem) { return op_of(problem); });
 }
 
 void bind_plans(py::module_& module) {
@@ -430,8 +483,15 @@ void bind_plans(py::module_& module) {
            py::arg("config"))
       .def_property_readonly("workspace_bytes", [](const Plan& plan) { return plan.description().workspace_bytes; })
       .def_property_readonly("details", [](const Plan& plan) { return details_of(plan.description()); })
+      .def_property_readonly("packed_bytes", [](const Plan& plan) { return plan.packing().bytes; })
+      .def_property_readonly(
+          "packed_workspace_bytes",
+          [](const Plan& plan) { return plan.description().workspace_bytes - plan.packing().skipped_workspace; })
+      .def_property_readonly("packing_key", [](const Plan& plan) { return py::bytes(plan.packing().key); })
+      .def("pack", &Plan::pack, py::arg("w"), py::arg("packed"), py::arg("device") = 0, py::arg("stream") = 0,
+           py::call_guard<py::gil_scoped_release>())
       .def("launch", &Plan::launch, py::arg("pointers"), py::arg("workspace") = 0, py::arg("device") = 0,
-           py::arg("stream") = 0, py::call_guard<py::gil_scoped_release>())
+           py::arg("stream") = 0, py::arg("packed") = 0, py::call_guard<py::gil_scoped_release>())
       .def("__repr__", &Plan::text);
 
   module.def("candidates", &candidates_of, py::arg("problem"),

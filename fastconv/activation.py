@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,7 @@ APPLY: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-#: (g, y) -> dz for the activations whose derivative can be told from their output y alone. All are differentiable again.
+#: (g, y) -> dz for the activations whose derivative can be told from their output y alone.
 FROM_OUTPUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "relu": lambda g, y: aten.threshold_backward(g, y, 0),
     "leaky_relu": lambda g, y: aten.leaky_relu_backward(g, y, 0.01, True),
@@ -30,17 +31,29 @@ FROM_OUTPUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "tanh": aten.tanh_backward,
 }
 
-
-def _silu_backward(g: Tensor, z: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        return aten.silu_backward(g, z)
-    s = torch.sigmoid(z)  # aten.silu_backward has no derivative of its own
-    return g * s * (1 + z * (1 - s))
-
-
 #: (g, z) -> dz for those that are not monotone, so that the input z of the activation is needed.
 FROM_INPUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "silu": _silu_backward,
+    "silu": aten.silu_backward,
     "gelu": aten.gelu_backward,
     "hardswish": aten.hardswish_backward,
+}
+
+
+def _silu_bend(z: Tensor) -> Tensor:
+    s = torch.sigmoid(z)
+    return s * (1 - s) * (2 + z * (1 - 2 * s))
+
+
+def _gelu_bend(z: Tensor) -> Tensor:
+    return (2 - z * z) * torch.exp(-0.5 * z * z) * (2 * math.pi) ** -0.5
+
+
+#: What the derivative changes by with the tensor that it is told from: y or z. All are differentiable again; relu and
+#: leaky_relu, whose derivative is one number on either side of a corner, are not here.
+BEND: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": lambda y: 1 - 2 * y,
+    "tanh": lambda y: -2 * y,
+    "silu": _silu_bend,
+    "gelu": _gelu_bend,
+    "hardswish": lambda z: ((z > -3) & (z < 3)).to(z.dtype) / 3,
 }

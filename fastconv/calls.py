@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastconv.dispatch import (
     allow_tf32,
+    make_activation_backward_problem,
     make_channel_sum_problem,
     make_conv_global_max_problem,
     make_conv_max_pool_problem,
@@ -235,6 +236,21 @@ def channel_sum(x, backend) -> Tensor:
     return run(
         key, lambda: make_channel_sum_problem(x.dtype, target_of(x.device, backend), Operand.of(x)), backend, (x,)
     )
+
+
+def activation_backward(dy, saved, activation, backend) -> Tensor:
+    _check_alike("activation_backward", dy, saved)
+    key = (
+        "activation_backward", dy.shape, dy.stride(), saved.shape, saved.stride(), dy.dtype, activation, backend,
+        surroundings(dy.device, backend),
+    )  # fmt: skip
+
+    def make() -> Problem:
+        return make_activation_backward_problem(
+            dy.dtype, target_of(dy.device, backend), Operand.of(dy), Operand.of(saved), activation
+        )
+
+    return run(key, make, backend, (dy, saved))
 
 
 def max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend) -> tuple[Tensor, Tensor]:

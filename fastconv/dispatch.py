@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from fastconv import backends
+from fastconv.backends import packed_weights
 from fastconv.make_problem import (
     force_index_bits,
     forced_index_bits,
+    make_activation_backward_problem,
     make_channel_sum_problem,
     make_conv_global_max_problem,
     make_conv_max_pool_problem,
@@ -41,6 +43,7 @@ __all__ = [
     "clear",
     "force_index_bits",
     "listening",
+    "make_activation_backward_problem",
     "make_channel_sum_problem",
     "make_conv_global_max_problem",
     "make_conv_max_pool_problem",
@@ -218,8 +221,9 @@ _lock = threading.Lock()
 
 
 def clear() -> None:
-    """Forgets all plans, so that the next call of each problem decides anew."""
+    """Forgets all plans, so that the next call of each problem decides anew, and all weights that were kept packed."""
     _plans.clear()
+    packed_weights.clear()
 
 
 @contextlib.contextmanager

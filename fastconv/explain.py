@@ -14,6 +14,7 @@ from fastconv import dispatch
 from fastconv.following import Following
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import (
+    ActivationBackwardProblem,
     ChannelSumProblem,
     ConvMaxPoolProblem,
     ConvProblem,
@@ -234,6 +235,8 @@ def describe(problem: Problem) -> str:
         words += f" padding {_pair(pool.padding)}" if any(pool.padding) else ""
         return describe(problem.conv) + (words if isinstance(problem, ConvMaxPoolProblem) else "")
     dtype = _type_name(problem.dtype)
+    if isinstance(problem, ActivationBackwardProblem):
+        return f"{dtype} dy {_operand(problem.dy)}, {problem.activation}"
     if isinstance(problem, ChannelSumProblem):
         return f"{dtype} x {_operand(problem.x)}"
     if isinstance(problem, UnpoolProblem):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from fastconv.problem import (
+    ActivationBackwardProblem,
     ChannelSumProblem,
     ConvGlobalMaxProblem,
     ConvMaxPoolProblem,
@@ -271,3 +272,12 @@ def make_unpool_problem(
 def make_channel_sum_problem(dtype: torch.dtype, target: Target, x: Operand) -> ChannelSumProblem:
     check_ranks("channel_sum", x=x)
     return ChannelSumProblem(dtype=dtype, x=x, target=target, index_bits=index_bits(x))
+
+
+def make_activation_backward_problem(
+    dtype: torch.dtype, target: Target, dy: Operand, saved: Operand, activation: str
+) -> ActivationBackwardProblem:
+    """dz lies in memory as `saved` does, which is the convolution's output or what went into its activation."""
+    check_ranks("activation_backward", dy=dy, saved=saved)
+    dz = _output_like(saved.sizes, saved)
+    return ActivationBackwardProblem(dtype, dy, saved, dz, activation, target, index_bits(dy, saved, dz))

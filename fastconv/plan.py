@@ -41,6 +41,7 @@ class Plan(Protocol):
     conv2d_max_pool2d  x, w, bias | None                 (y, offsets)
     conv2d_global_max  x, w, bias | None                 (y [N, K], indices [N, K], int64)
     channel_sum        x                                 sums [C]
+    activation_backward dy, saved                        dz
     max_pool2d_forward x                                 (y, offsets)
     max_pool2d_backward dy, offsets                      dx
     max_pool2d_gather  x, offsets                        y

@@ -259,7 +259,38 @@ class ConvGlobalMaxProblem(_FusedProblem):
 
 
 FusedProblem = ConvMaxPoolProblem | ConvGlobalMaxProblem
-Problem = ConvProblem | PoolProblem | UnpoolProblem | ChannelSumProblem | FusedProblem
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ActivationBackwardProblem:
+    """dz of dy [N, C, H, W] through an activation. `saved` is the activation's output for those in
+    fastconv.activation.FROM_OUTPUT and its input for the others; all three have the same sizes."""
+
+    dtype: torch.dtype
+    dy: Operand
+    saved: Operand
+    dz: Operand
+    activation: str
+    target: Target
+    index_bits: Literal[32, 64] = 32
+
+    @property
+    def op(self) -> str:
+        return "activation_backward"
+
+    @property
+    def x(self) -> Operand:
+        """What the problem's sizes are told from, as of other problems."""
+        return self.dz
+
+    def flops(self) -> int:
+        return _count(self.dz.sizes)
+
+    def compulsory_bytes(self) -> int:
+        return 3 * _count(self.dz.sizes) * self.dtype.itemsize
+
+
+Problem = ConvProblem | PoolProblem | UnpoolProblem | ChannelSumProblem | ActivationBackwardProblem | FusedProblem
 
 
 def changed(problem: Problem, **fields: Any) -> Problem:

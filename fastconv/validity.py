@@ -12,6 +12,7 @@ from typing import NoReturn
 from fastconv.problem import (
     ACTIVATIONS,
     PADDING_MODES,
+    ActivationBackwardProblem,
     ConvProblem,
     FusedProblem,
     Operand,
@@ -30,6 +31,12 @@ def validate(problem: Problem) -> None:
         _validate_pool(problem)
     elif isinstance(problem, UnpoolProblem):
         _validate_unpool(problem)
+    elif isinstance(problem, ActivationBackwardProblem):
+        if problem.dy.sizes != problem.saved.sizes:
+            _reject(problem, "sizes of saved", list(problem.saved.sizes), f"those of dy, {list(problem.dy.sizes)}")
+        if problem.activation not in ACTIVATIONS or problem.activation == "identity":
+            accepted = ", ".join(name for name in ACTIVATIONS if name != "identity")
+            _reject(problem, "activation", repr(problem.activation), f"one of {accepted}")
     elif isinstance(problem, FusedProblem):
         _validate_convolution(problem.conv)
         _validate_pool(problem.pool)

@@ -352,4 +352,22 @@ int64_t ChannelSumProblem::compulsory_bytes() const {
   return (x.count() + x.sizes[1]) * size_of(dtype);
 }
 
+void ActivationBackwardProblem::validate() const {
+  check_common(index_bits, target);
+  check_operand("dy", dy, index_bits, size_of(dtype));
+  check_operand("saved", saved, index_bits, size_of(dtype));
+  check_operand("dz", dz, index_bits, size_of(dtype));
+  if (dy.sizes != dz.sizes) reject("dy sizes", list_of(dy.sizes), "those of dz, " + list_of(dz.sizes));
+  if (saved.sizes != dz.sizes) reject("saved sizes", list_of(saved.sizes), "those of dz, " + list_of(dz.sizes));
+  check_output("dz", dz);
+}
+
+int64_t ActivationBackwardProblem::flops() const {
+  return dz.count();
+}
+
+int64_t ActivationBackwardProblem::compulsory_bytes() const {
+  return 3 * dz.count() * size_of(dtype);
+}
+
 }  // namespace fastconv

@@ -68,7 +68,8 @@ struct ConvProblem {
   bool allow_tf32 = false;
   bool deterministic = true;
   PaddingMode padding_mode = PaddingMode::zeros;
-  double padding_value = 0;  // of mode constant
+  double padding_value = 0;                           // of mode constant
+  int64_t most_workspace_bytes = int64_t{256} << 20;  // tensor-core kernels keep to it, or reject the problem
   Target target;
 
   // Throws std::invalid_argument unless sizes, strides and index width fit together.
@@ -129,6 +130,19 @@ struct ConvGlobalMaxProblem {
 struct ChannelSumProblem {
   DataType dtype = DataType::float32;
   Operand x;
+  int index_bits = 32;
+  Target target;
+
+  void validate() const;
+  int64_t flops() const;
+  int64_t compulsory_bytes() const;
+};
+
+// dz of dy through an activation whose output or input was saved; the three have the same sizes.
+struct ActivationBackwardProblem {
+  DataType dtype = DataType::float32;
+  Operand dy, saved, dz;
+  Activation activation = Activation::relu;
   int index_bits = 32;
   Target target;
 

@@ -126,9 +126,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   float bias_sums[Shape::kRowTiles][1][4] = {};
   const bool wants_bias = pass == PointwisePass::wgrad && column_tile == 0 && warp.column == 0 &&
                           (parameters.partial_bias != nullptr || parameters.bias_gradient != nullptr);
-  uint32_t smallest = kNothingTiny;
+  OperandRange range;
   run_pipeline<Shape>(
-      accumulators, pipeline, slices, smallest,
+      accumulators, pipeline, slices, range,
       [&](unsigned char* stage, int slice, int) {
         const int first = begin + slice;
         left_loader.load(stage, kLeftDepthwise ? first * Shape::kDepth : first_row,

@@ -59,8 +59,9 @@ std::string can_implement(const ConvGlobalMaxProblem& problem, const std::string
   if (!reason.empty()) return reason;
   const Geometry geometry(problem.conv);
   const auto* kernel = find_kernel(kernels_for(problem, geometry), config);
-  if (kernel != nullptr && geometry.workspace_bytes(1) + part_bytes(problem, kernel->tile) > kMostWorkspaceBytes) {
-    return "the parts of the maps would take more than 256 MiB of workspace";
+  if (kernel != nullptr &&
+      geometry.workspace_bytes(1) + part_bytes(problem, kernel->tile) > problem.conv.most_workspace_bytes) {
+    return too_much_workspace(problem.conv, "converted operands and the parts of the maps");
   }
   return why_not_tile(problem.conv, kernel, kernel != nullptr ? blocks_of(problem, geometry, kernel->tile) : 0);
 }
@@ -93,6 +94,7 @@ class Launch {
   }
 
   int64_t workspace_bytes() const { return workspace_.bytes(); }
+  Packing packing() const { return operands_.packing(); }
   const BestGatherParameters& parameters() const { return parameters_; }
 
   void operator()(const LaunchArguments& arguments) const {
@@ -160,6 +162,7 @@ Prepared prepare(const ConvGlobalMaxProblem& problem, const std::string& config)
       describe_fused(problem.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
                      launch->parameters().gather.tiles_of_split.divisor(), problem.compulsory_bytes());
   prepared.description.workspace_bytes = launch->workspace_bytes();
+  prepared.packing = launch->packing();
   prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }

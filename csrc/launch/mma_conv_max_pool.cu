@@ -40,6 +40,9 @@ Patch choose_patch(const PoolProblem& pool, int rows) {
 std::string why_not(const ConvMaxPoolProblem& problem) {
   const std::string reason = why_not_gather(problem.conv);
   if (!reason.empty()) return reason;
+  if (Geometry(problem.conv).workspace_bytes(1) > problem.conv.most_workspace_bytes) {
+    return too_much_workspace(problem.conv, "turning the operand to channels-last and repacking the weights");
+  }
   if (problem.pool.offsets_type != OffsetType::uint8) return "a pool whose offsets do not fit a byte";
   if (problem.pool.dilation != std::array<int, 2>{1, 1}) return "a pool with dilation";
   return "";
@@ -137,6 +140,7 @@ class Launch {
         operands_(problem.conv, geometry_, workspace_) {}
 
   int64_t workspace_bytes() const { return workspace_.bytes(); }
+  Packing packing() const { return operands_.packing(); }
   const PoolGatherParameters& parameters() const { return parameters_; }
 
   void operator()(const LaunchArguments& arguments) const {
@@ -191,6 +195,7 @@ Prepared prepare(const ConvMaxPoolProblem& problem, const std::string& config) {
   const PoolWindows& windows = launch->parameters().pool;
   prepared.description.choices.emplace_back("patch_height", windows.patch_pixels / windows.patch_width.divisor());
   prepared.description.choices.emplace_back("patch_width", windows.patch_width.divisor());
+  prepared.packing = launch->packing();
   prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }

@@ -8,6 +8,11 @@
 namespace fastconv {
 namespace mma {
 
+// What one launch computes: as many images as can be turned to channels-last at a time, mostly all.
+static ConvProblem part_of(const ConvProblem& problem) {
+  return with_images(problem, images_at_once(problem, Geometry(problem).converted_bytes));
+}
+
 std::string why_not_gather(const ConvProblem& problem) {
   std::string reason = why_not_any(problem);
   if (!reason.empty()) return reason;
@@ -19,8 +24,10 @@ std::string why_not_gather(const ConvProblem& problem) {
     if (taps > kMaxTaps || taps_of_phase > 31) return "filters of more than 31 rows or columns";
     if (transposed && stride > kMaxAxisPhases) return "a stride of more than 16";
   }
-  if (Geometry(problem).workspace_bytes(1) > kMostWorkspaceBytes) {
-    return "turning the operand to channels-last and repacking the weights would take more than 256 MiB of workspace";
+  const ConvProblem part = part_of(problem);
+  if (part.x.sizes[0] == 0) return too_much_workspace(problem, "turning an image to channels-last");
+  if (Geometry(part).workspace_bytes(1) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, "repacking the weights");
   }
   return "";
 }
@@ -68,44 +75,9 @@ GatherParameters gather_parameters(const ConvProblem& problem, const Geometry& g
   return parameters;
 }
 
-namespace {
-
-RepackParameters repack_for(const ConvProblem& problem, const Geometry& geometry) {
-  RepackParameters repack{};
-  const auto& [sizes, strides] = problem.w;
-  const int64_t filters = sizes[0] / problem.groups, chunks = geometry.channel_pitch * geometry.element / 16;
-  repack.output_stride = geometry.transposed ? strides[1] : strides[0];
-  repack.input_stride = geometry.transposed ? strides[0] : strides[1];
-  repack.group_stride = filters * strides[0];
-  repack.row_stride = strides[2];
-  repack.column_stride = strides[3];
-  repack.inputs = static_cast<int>(geometry.source_channels);
-  repack.input_pitch = static_cast<int>(geometry.channel_pitch);
-  repack.all_outputs = static_cast<int>(geometry.output.sizes[1]);
-  repack.taps_across = static_cast<int>(sizes[3]);
-  repack.items = repack.all_outputs * chunks * sizes[2] * sizes[3];
-  repack.outputs_fastest = repack.output_stride == 1;
-  repack.outputs = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.output_channels));
-  repack.taps_divider = FastDivider<uint32_t>(static_cast<uint32_t>(sizes[2] * sizes[3]));
-  repack.taps_across_divider = FastDivider<uint32_t>(static_cast<uint32_t>(sizes[3]));
-  repack.chunks_divider = FastDivider<uint32_t>(static_cast<uint32_t>(chunks));
-  repack.all_outputs_divider = FastDivider<uint32_t>(static_cast<uint32_t>(repack.all_outputs));
-  for (int tap = 0; tap < kMaxTaps; ++tap) {
-    repack.row_place[tap] = geometry.rows.place[tap];
-    repack.row_taps[tap] = geometry.rows.taps[tap];
-    repack.rows_before[tap] = geometry.rows.before[tap];
-    repack.column_place[tap] = geometry.columns.place[tap];
-    repack.column_taps[tap] = geometry.columns.taps[tap];
-    repack.columns_before[tap] = geometry.columns.before[tap];
-  }
-  return repack;
-}
-
-}  // namespace
-
 GatherOperands::GatherOperands(const ConvProblem& problem, const Geometry& geometry, Workspace& workspace)
     : problem_(problem), geometry_(geometry), repack_(repack_for(problem, geometry)) {
-  packed_at_ = workspace.take(geometry.packed_bytes);
+  workspace.take(geometry.packed_bytes);  // first, because packed weights may be elsewhere
   converted_at_ = workspace.take(geometry.converted_bytes);
 }
 
@@ -122,14 +94,29 @@ GatherOperands::Ready GatherOperands::operator()(const void* source, const void*
     ready.piece_bytes = piece_bytes_of(source, geometry_.piece_bytes);
   }
   if (!geometry_.weights_in_place || !is_aligned(w)) {
-    RepackParameters repack = repack_;
-    repack.source = w;
-    repack.destination = workspace + packed_at_;
-    launch_repack(problem_.dtype, repack, ready.weight_bytes, geometry_.packed_bytes, arguments.stream);
-    ready.weights = repack.destination;
+    ready.weights = arguments.packed_weights;
     ready.weight_bytes = geometry_.packed_bytes;
+    if (ready.weights == nullptr) {
+      pack(w, workspace, arguments.stream);
+      ready.weights = workspace;
+    }
   }
   return ready;
+}
+
+void GatherOperands::pack(const void* w, void* packed, const Stream& stream) const {
+  RepackParameters repack = repack_;
+  repack.source = w;
+  repack.destination = packed;
+  launch_repack(problem_.dtype, repack, bytes_of(problem_.w, geometry_.element), geometry_.packed_bytes, stream);
+}
+
+Packing GatherOperands::packing() const {
+  if (geometry_.weights_in_place) return {};
+  const std::string key(reinterpret_cast<const char*>(&repack_), sizeof(repack_));
+  const GatherOperands operands = *this;
+  return {geometry_.packed_bytes, converted_at_, key,
+          [operands](const void* w, void* packed, const Stream& stream) { operands.pack(w, packed, stream); }};
 }
 
 namespace {
@@ -197,8 +184,9 @@ const std::vector<Kernel<GatherParameters>>& candidates_of(const ConvProblem& pr
   return geometry.is_narrow() ? kernels.narrow : kernels.tiles;
 }
 
-std::vector<std::string> configs(const ConvProblem& problem) {
-  if (!why_not_gather(problem).empty()) return {""};
+std::vector<std::string> configs(const ConvProblem& whole) {
+  if (!why_not_gather(whole).empty()) return {""};
+  const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
   const Machine machine = Machine::of(problem.target);
   std::vector<Candidate> found;
@@ -213,9 +201,10 @@ std::vector<std::string> configs(const ConvProblem& problem) {
   return names_by_rank(std::move(found));
 }
 
-std::string can_implement(const ConvProblem& problem, const std::string& text) {
-  const std::string reason = why_not_gather(problem);
+std::string can_implement(const ConvProblem& whole, const std::string& text) {
+  const std::string reason = why_not_gather(whole);
   if (!reason.empty()) return reason;
+  const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
   const auto& kernels = candidates_of(problem, geometry);
   const std::optional<Config> config = parse_config(kernels, text);
@@ -227,8 +216,8 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
     return "needs " + std::to_string(kernel.shared_bytes) + " bytes of shared memory, a block has " +
            std::to_string(most);
   }
-  if (geometry.workspace_bytes(config->splits) > kMostWorkspaceBytes) {
-    return std::to_string(config->splits) + " splits would take more than 256 MiB of workspace";
+  if (geometry.workspace_bytes(config->splits) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, std::to_string(config->splits) + " splits");
   }
   GatherParameters parameters{};
   if (lay_out_tiles(parameters, geometry, kernel.tile, problem.groups) * config->splits > INT32_MAX)
@@ -254,7 +243,7 @@ class GatherLaunch {
   }
 
   int64_t workspace_bytes() const { return workspace_.bytes(); }
-  const Geometry& geometry() const { return geometry_; }
+  Packing packing() const { return operands_.packing(); }
 
   void operator()(const LaunchArguments& arguments) const {
     const auto [x, w, y, bias, residual] = arguments.pointers;
@@ -323,13 +312,55 @@ class GatherLaunch {
   int64_t partial_at_;
 };
 
-Prepared prepare(const ConvProblem& problem, const std::string& text) {
+// The images of a problem in parts, one after another in the same workspace: one part, but where turning all of them to
+// channels-last would take too much.
+class GatherParts {
+ public:
+  GatherParts(const ConvProblem& problem, const Kernel<GatherParameters>& kernel,
+              const Kernel<GatherParameters>& narrow, int splits)
+      : problem_(problem), images_(part_of(problem).x.sizes[0]) {
+    parts_.emplace_back(with_images(problem, images_), kernel, narrow, splits);
+    const int64_t rest = problem.x.sizes[0] % images_;
+    if (rest > 0) parts_.emplace_back(with_images(problem, rest), kernel, narrow, splits);
+  }
+
+  // The first part is the largest.
+  int64_t workspace_bytes() const { return parts_[0].workspace_bytes(); }
+  Packing packing() const { return parts_[0].packing(); }
+  int64_t count() const { return divide_up(problem_.x.sizes[0], images_); }
+
+  void operator()(LaunchArguments arguments) const {
+    const int element = size_of(problem_.dtype);
+    for (int64_t image = 0; image < problem_.x.sizes[0]; image += images_) {
+      const bool is_rest = problem_.x.sizes[0] - image < images_;
+      parts_[is_rest ? 1 : 0](arguments);
+      if (is_rest) return;
+      // The weights stay packed at the beginning of the workspace.
+      if (arguments.packed_weights == nullptr && packing().bytes > 0) arguments.packed_weights = arguments.workspace;
+      auto& [x, w, y, bias, residual] = arguments.pointers;
+      const auto advance = [&](void*& pointer, const Operand& operand) {
+        if (pointer != nullptr) pointer = static_cast<unsigned char*>(pointer) + images_ * operand.strides[0] * element;
+      };
+      advance(x, problem_.x);
+      advance(y, problem_.y);
+      if (problem_.has_residual) advance(residual, problem_.residual);
+    }
+  }
+
+ private:
+  const ConvProblem problem_;
+  const int64_t images_;
+  std::vector<GatherLaunch> parts_;
+};
+
+Prepared prepare(const ConvProblem& whole, const std::string& text) {
+  const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
   const auto& kernels = candidates_of(problem, geometry);
   const Config config = *parse_config(kernels, text);
   const Kernel<GatherParameters>& kernel = kernels[config.tile];
   auto launch =
-      std::make_shared<GatherLaunch>(problem, kernel, kernels_of<GatherParameters>(problem).narrow[0], config.splits);
+      std::make_shared<GatherParts>(whole, kernel, kernels_of<GatherParameters>(problem).narrow[0], config.splits);
   const Work work = work_of(problem, geometry, kernel.tile);
   const Machine machine = Machine::of(problem.target);
   Prepared prepared;
@@ -338,10 +369,10 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
   description.threads = 32 * kernel.tile.warps();
   description.shared_bytes = kernel.shared_bytes;
   description.workspace_bytes = launch->workspace_bytes();
-  description.flops = 2 * problem.y.count() * problem.w.sizes[1] * problem.w.sizes[2] * problem.w.sizes[3];
-  description.compulsory_bytes =
-      (problem.x.count() + problem.w.count() + problem.y.count() + problem.residual.count()) * geometry.element;
-  description.predicted_seconds = predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, config.splits);
+  description.flops = whole.flops();
+  description.compulsory_bytes = whole.compulsory_bytes();
+  description.predicted_seconds = static_cast<double>(launch->count()) *
+                                  predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, config.splits);
   description.choices = {
       {"tile_rows", kernel.tile.rows},
       {"tile_columns", kernel.tile.columns},
@@ -352,9 +383,11 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
       {"copy_bytes", geometry.piece_bytes == 0 ? 16 : geometry.piece_bytes},
       {"converts_layout", geometry.piece_bytes == 0},
       {"repacks_weights", !geometry.weights_in_place},
+      {"parts", launch->count()},
       {"last_wave_percent",
        static_cast<int64_t>(100 * last_wave_efficiency(work.blocks * config.splits, machine.multiprocessors))},
   };
+  prepared.packing = launch->packing();
   prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }

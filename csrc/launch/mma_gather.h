@@ -31,11 +31,15 @@ class GatherOperands {
   };
   Ready operator()(const void* source, const void* w, const LaunchArguments& arguments) const;
 
+  Packing packing() const;
+
  private:
+  void pack(const void* w, void* packed, const Stream& stream) const;
+
   const ConvProblem problem_;
   const Geometry geometry_;
   const RepackParameters repack_;
-  int64_t packed_at_, converted_at_;
+  int64_t converted_at_;
 };
 
 }  // namespace fastconv::mma

@@ -81,6 +81,7 @@ struct Geometry {
   int piece_bytes;        // of the source as it is; 0: it is converted
   bool weights_in_place;  // channels-last, whole chunks
   int64_t channel_pitch, packed_bytes, converted_bytes, partial_pitch;
+  int64_t most_workspace_bytes;
   int element;
 
   explicit Geometry(const ConvProblem& problem)
@@ -89,6 +90,7 @@ struct Geometry {
         output(transposed ? problem.x : problem.y),
         source_channels(source.sizes[1] / problem.groups),
         output_channels(output.sizes[1] / problem.groups),
+        most_workspace_bytes(problem.most_workspace_bytes),
         element(size_of(problem.dtype)) {
     const auto axis = [&](int dimension) {
       const int i = dimension - 2;
@@ -114,11 +116,45 @@ struct Geometry {
   int64_t pixels() const { return output.sizes[0] * output.sizes[2] * output.sizes[3]; }
   int64_t partial_bytes(int splits) const { return splits > 1 ? 4 * splits * pixels() * partial_pitch : 0; }
   bool is_narrow() const { return piece_bytes != 0 && piece_bytes < 16; }
-  int64_t workspace_bytes(int splits) const { return packed_bytes + converted_bytes + partial_bytes(splits) + 1024; }
+  int64_t workspace_bytes(int splits) const {
+    return Workspace::size_of({packed_bytes, converted_bytes, partial_bytes(splits)});
+  }
   int most_splits() const {
-    const int64_t left = kMostWorkspaceBytes - workspace_bytes(1);
+    const int64_t left = most_workspace_bytes - workspace_bytes(1);
     return static_cast<int>(std::clamp<int64_t>(left / (4 * pixels() * partial_pitch), 1, 128));
   }
 };
+
+// How the weights are put in the order of the phases and their taps.
+inline RepackParameters repack_for(const ConvProblem& problem, const Geometry& geometry) {
+  RepackParameters repack{};
+  const auto& [sizes, strides] = problem.w;
+  const int64_t filters = sizes[0] / problem.groups, chunks = geometry.channel_pitch * geometry.element / 16;
+  repack.output_stride = geometry.transposed ? strides[1] : strides[0];
+  repack.input_stride = geometry.transposed ? strides[0] : strides[1];
+  repack.group_stride = filters * strides[0];
+  repack.row_stride = strides[2];
+  repack.column_stride = strides[3];
+  repack.inputs = static_cast<int>(geometry.source_channels);
+  repack.input_pitch = static_cast<int>(geometry.channel_pitch);
+  repack.all_outputs = static_cast<int>(geometry.output.sizes[1]);
+  repack.taps_across = static_cast<int>(sizes[3]);
+  repack.items = repack.all_outputs * chunks * sizes[2] * sizes[3];
+  repack.outputs_fastest = repack.output_stride == 1;
+  repack.outputs = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.output_channels));
+  repack.taps_divider = FastDivider<uint32_t>(static_cast<uint32_t>(sizes[2] * sizes[3]));
+  repack.taps_across_divider = FastDivider<uint32_t>(static_cast<uint32_t>(sizes[3]));
+  repack.chunks_divider = FastDivider<uint32_t>(static_cast<uint32_t>(chunks));
+  repack.all_outputs_divider = FastDivider<uint32_t>(static_cast<uint32_t>(repack.all_outputs));
+  for (int tap = 0; tap < kMaxTaps; ++tap) {
+    repack.row_place[tap] = geometry.rows.place[tap];
+    repack.row_taps[tap] = geometry.rows.taps[tap];
+    repack.rows_before[tap] = geometry.rows.before[tap];
+    repack.column_place[tap] = geometry.columns.place[tap];
+    repack.column_taps[tap] = geometry.columns.taps[tap];
+    repack.columns_before[tap] = geometry.columns.before[tap];
+  }
+  return repack;
+}
 
 }  // namespace fastconv::mma

@@ -2,6 +2,7 @@
 // workspace.
 #pragma once
 
+#include <initializer_list>
 #include <numeric>
 #include <string>
 
@@ -10,8 +11,6 @@
 #include "launch/mma_tiles.h"
 
 namespace fastconv::mma {
-
-constexpr int64_t kMostWorkspaceBytes = int64_t{256} << 20;
 
 inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -59,16 +58,47 @@ inline int64_t channels_last_bytes(const Operand& operand, int groups, int eleme
   return operand.sizes[0] * operand.sizes[2] * operand.sizes[3] * pitch * element_size;
 }
 
+// The part of a problem that some of its images make.
+inline ConvProblem with_images(const ConvProblem& problem, int64_t images) {
+  ConvProblem part = problem;
+  for (Operand* operand : {&part.x, &part.y, &part.residual}) operand->sizes[0] = images;
+  if (!problem.has_residual) part.residual = problem.residual;
+  return part;
+}
+
+// Images that are turned to channels-last at a time: all of them where that leaves half of the workspace for other
+// things, else as many as fill half of it, in parts as equal as can be. 0 where one image is too much.
+inline int64_t images_at_once(const ConvProblem& problem, int64_t converted_bytes) {
+  const int64_t images = problem.x.sizes[0], most = problem.most_workspace_bytes / 2;
+  if (converted_bytes <= most || images == 0) return images;
+  const int64_t fitting = most / divide_up(converted_bytes, images);
+  return fitting == 0 ? 0 : divide_up(images, divide_up(images, fitting));
+}
+
+inline std::string too_much_workspace(const ConvProblem& problem, const std::string& what) {
+  const int64_t most = problem.most_workspace_bytes;
+  const std::string words =
+      most % (1 << 20) == 0 ? std::to_string(most >> 20) + " MiB" : std::to_string(most) + " bytes";
+  return what + " would take more than the " + words + " of workspace that there may be";
+}
+
 // Hands out the workspace in aligned pieces.
 class Workspace {
  public:
   // Returns the offset of the piece.
   int64_t take(int64_t bytes) {
     const int64_t offset = bytes_;
-    bytes_ += round_up(bytes, 256);
+    bytes_ += size_of({bytes});
     return offset;
   }
   int64_t bytes() const { return bytes_; }
+
+  // Of pieces of so many bytes.
+  static int64_t size_of(std::initializer_list<int64_t> pieces) {
+    int64_t size = 0;
+    for (int64_t bytes : pieces) size += round_up(bytes, 256);
+    return size;
+  }
 
  private:
   int64_t bytes_ = 0;

@@ -29,29 +29,45 @@ struct Geometry {
 
   int64_t columns() const { return taps * channel_pitch; }
   int64_t partial_elements(const ConvProblem& problem) const { return problem.w.sizes[0] * columns(); }
-  int64_t partial_bytes(const ConvProblem& problem, int splits) const {
-    return splits > 1 ? 4 * splits * (partial_elements(problem) + problem.w.sizes[0]) : 0;
+  // sums: splits of all parts.
+  int64_t partial_bytes(const ConvProblem& problem, int64_t sums) const {
+    return sums > 1 ? 4 * sums * (partial_elements(problem) + problem.w.sizes[0]) : 0;
   }
-  int64_t workspace_bytes(const ConvProblem& problem, int splits) const {
-    return gradient_bytes + source_bytes + partial_bytes(problem, splits) + 1024;
+  int64_t workspace_bytes(const ConvProblem& problem, int64_t sums) const {
+    return Workspace::size_of({gradient_bytes, source_bytes, partial_bytes(problem, sums)});
   }
   bool is_narrow() const {
     return (gradient_piece_bytes != 0 && gradient_piece_bytes < 16) ||
            (source_piece_bytes != 0 && source_piece_bytes < 16);
   }
-  int most_splits(const ConvProblem& problem) const {
-    const int64_t left = kMostWorkspaceBytes - workspace_bytes(problem, 1);
-    return static_cast<int>(std::clamp<int64_t>(left / (4 * (partial_elements(problem) + problem.w.sizes[0])), 1, 512));
+  // Of each of so many parts.
+  int most_splits(const ConvProblem& problem, int64_t parts) const {
+    const int64_t left = problem.most_workspace_bytes - workspace_bytes(problem, 1);
+    const int64_t most = left / (4 * (partial_elements(problem) + problem.w.sizes[0])) / parts;
+    return static_cast<int>(std::clamp<int64_t>(most, 1, 512));
   }
 };
+
+// The images that can be turned to channels-last at a time, mostly all, and how many such parts there are. The sums of
+// all parts are added up with the splits.
+ConvProblem part_of(const ConvProblem& problem) {
+  const Geometry geometry(problem);
+  return with_images(problem, images_at_once(problem, geometry.gradient_bytes + geometry.source_bytes));
+}
+int64_t parts_of(const ConvProblem& problem) {
+  return divide_up(problem.x.sizes[0], part_of(problem).x.sizes[0]);
+}
 
 std::string why_not(const ConvProblem& problem) {
   std::string reason = why_not_any(problem);
   if (!reason.empty()) return reason;
   const Geometry geometry(problem);
   if (geometry.columns() > INT32_MAX / 2) return "filters of 2^30 elements or more";
-  if (geometry.workspace_bytes(problem, 1) > kMostWorkspaceBytes) {
-    return "turning the operands to channels-last would take more than 256 MiB of workspace";
+  const ConvProblem part = part_of(problem);
+  if (part.x.sizes[0] == 0) return too_much_workspace(problem, "turning an image to channels-last");
+  const int64_t parts = parts_of(problem);
+  if (Geometry(part).workspace_bytes(part, parts) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, "the sums of " + std::to_string(parts) + " parts");
   }
   return "";
 }
@@ -78,15 +94,17 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
   return work;
 }
 
-std::vector<std::string> configs(const ConvProblem& problem) {
-  if (!why_not(problem).empty()) return {""};
+std::vector<std::string> configs(const ConvProblem& whole) {
+  if (!why_not(whole).empty()) return {""};
+  const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
+  const int most_splits = geometry.most_splits(problem, parts_of(whole));
   const Machine machine = Machine::of(problem.target);
   std::vector<Candidate> found;
   for (const auto& kernel : candidates_of(problem, geometry)) {
     const Work work = work_of(problem, geometry, kernel.tile);
-    const int splits = best_splits(machine, kernel.tile, kernel.shared_bytes, work, geometry.most_splits(problem));
-    for (int option : split_options(splits, geometry.most_splits(problem))) {
+    const int splits = best_splits(machine, kernel.tile, kernel.shared_bytes, work, most_splits);
+    for (int option : split_options(splits, most_splits)) {
       found.push_back(
           {config_name(kernel.tile, option), rank(machine, kernel.tile, kernel.shared_bytes, work, option)});
     }
@@ -94,9 +112,10 @@ std::vector<std::string> configs(const ConvProblem& problem) {
   return names_by_rank(std::move(found));
 }
 
-std::string can_implement(const ConvProblem& problem, const std::string& text) {
-  const std::string reason = why_not(problem);
+std::string can_implement(const ConvProblem& whole, const std::string& text) {
+  const std::string reason = why_not(whole);
   if (!reason.empty()) return reason;
+  const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
   const auto& kernels = candidates_of(problem, geometry);
   const std::optional<Config> config = parse_config(kernels, text);
@@ -108,8 +127,8 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
     return "needs " + std::to_string(kernel.shared_bytes) + " bytes of shared memory, a block has " +
            std::to_string(most);
   }
-  if (geometry.workspace_bytes(problem, config->splits) > kMostWorkspaceBytes) {
-    return std::to_string(config->splits) + " splits would take more than 256 MiB of workspace";
+  if (geometry.workspace_bytes(problem, config->splits * parts_of(whole)) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, std::to_string(config->splits) + " splits");
   }
   if (divide_up(geometry.pixels, kernel.tile.depth) * (config->splits + 1) > INT32_MAX) return "2^31 slices or more";
   if (blocks_of(problem, geometry, kernel.tile) * config->splits > INT32_MAX) return "2^31 blocks or more";
@@ -179,28 +198,64 @@ class WgradLaunch {
   WgradLaunch(const ConvProblem& problem, const Kernel<WgradParameters>& kernel, const Kernel<WgradParameters>& narrow,
               int splits)
       : problem_(problem),
-        geometry_(problem),
         kernel_(kernel),
         narrow_(narrow),
         splits_(splits),
-        parameters_(parameters_for(problem, geometry_, kernel.tile, splits)),
-        narrow_parameters_(parameters_for(problem, geometry_, narrow.tile, splits)),
-        allows_vectors_(allows_vectors(problem, geometry_)) {
-    gradient_at_ = workspace_.take(geometry_.gradient_bytes);
-    source_at_ = workspace_.take(geometry_.source_bytes);
-    partial_at_ = workspace_.take(geometry_.partial_bytes(problem, splits));
+        sums_(splits * parts_of(problem)),
+        allows_vectors_(allows_vectors(problem, Geometry(problem))) {
+    parts_.push_back(part_for(part_of(problem).x.sizes[0]));
+    const int64_t rest = problem.x.sizes[0] % images();
+    if (rest > 0) parts_.push_back(part_for(rest));
+    const Geometry& geometry = parts_[0].geometry;
+    gradient_at_ = workspace_.take(geometry.gradient_bytes);
+    source_at_ = workspace_.take(geometry.source_bytes);
+    partial_at_ = workspace_.take(geometry.partial_bytes(problem, sums_));
   }
 
   int64_t workspace_bytes() const { return workspace_.bytes(); }
 
+  int64_t count() const { return divide_up(problem_.x.sizes[0], images()); }
+
   void operator()(const LaunchArguments& arguments) const {
-    const auto [x, w, y, bias_gradient, unused] = arguments.pointers;
     auto* workspace = static_cast<unsigned char*>(arguments.workspace);
-    const Source gradient = ready(problem_.y, geometry_.gradient_piece_bytes, y, workspace + gradient_at_, arguments);
-    const Source source = ready(problem_.x, geometry_.source_piece_bytes, x, workspace + source_at_, arguments);
+    WgradParameters first{};
+    for (int64_t part = 0; part < count(); ++part) {
+      const bool is_rest = problem_.x.sizes[0] - part * images() < images();
+      const WgradParameters used = launch_part(parts_[is_rest ? 1 : 0], part, workspace, arguments);
+      if (part == 0) first = used;
+    }
+    if (sums_ > 1) reduce(first, problem_.has_bias ? arguments.pointers[3] : nullptr, arguments);
+  }
+
+ private:
+  // Some of the images.
+  struct Part {
+    ConvProblem problem;
+    Geometry geometry;
+    WgradParameters parameters, narrow_parameters;
+  };
+
+  Part part_for(int64_t images) const {
+    const ConvProblem problem = with_images(problem_, images);
+    const Geometry geometry(problem);
+    return {problem, geometry, parameters_for(problem, geometry, kernel_.tile, splits_),
+            parameters_for(problem, geometry, narrow_.tile, splits_)};
+  }
+  int64_t images() const { return parts_[0].problem.x.sizes[0]; }
+
+  WgradParameters launch_part(const Part& part, int64_t number, unsigned char* workspace,
+                              const LaunchArguments& arguments) const {
+    const auto [x, w, y, bias_gradient, unused] = arguments.pointers;
+    const auto images_of = [&](void* pointer, const Operand& operand) {
+      return static_cast<unsigned char*>(pointer) + number * images() * operand.strides[0] * part.geometry.element;
+    };
+    const Source gradient = ready(part.problem, part.problem.y, part.geometry.gradient_piece_bytes,
+                                  images_of(y, problem_.y), workspace + gradient_at_, arguments);
+    const Source source = ready(part.problem, part.problem.x, part.geometry.source_piece_bytes,
+                                images_of(x, problem_.x), workspace + source_at_, arguments);
     // Tensors that begin at an odd address have their own kernel, too.
     const bool narrow = gradient.piece_bytes < 16 || source.piece_bytes < 16;
-    WgradParameters parameters = narrow ? narrow_parameters_ : parameters_;
+    WgradParameters parameters = narrow ? part.narrow_parameters : part.parameters;
     parameters.gradient = gradient.pointer;
     parameters.gradient_piece_bytes = gradient.piece_bytes;
     parameters.source = source.pointer;
@@ -208,32 +263,35 @@ class WgradLaunch {
     OutputParameters& out = parameters.out;
     out.output = w;
     out.vector_access = allows_vectors_ && is_aligned(w);
-    if (splits_ > 1) {
-      out.partial = reinterpret_cast<float*>(workspace + partial_at_);
-      if (problem_.has_bias) parameters.partial_bias = out.partial + splits_ * out.partial_split_stride;
+    if (sums_ > 1) {
+      auto* partial = reinterpret_cast<float*>(workspace + partial_at_);
+      out.partial = partial + number * splits_ * out.partial_split_stride;
+      if (problem_.has_bias) {
+        parameters.partial_bias = partial + sums_ * out.partial_split_stride + number * splits_ * problem_.w.sizes[0];
+      }
     } else if (problem_.has_bias) {
       parameters.bias_gradient = bias_gradient;
     }
-    launch(parameters, narrow ? narrow_ : kernel_, arguments);
-    if (splits_ > 1) reduce(parameters, problem_.has_bias ? bias_gradient : nullptr, arguments);
+    launch(part, parameters, narrow ? narrow_ : kernel_, arguments);
+    return parameters;
   }
 
- private:
   struct Source {
     const void* pointer;
     int piece_bytes;
   };
 
-  Source ready(const Operand& operand, int piece_bytes, const void* pointer, void* converted,
+  Source ready(const ConvProblem& part, const Operand& operand, int piece_bytes, const void* pointer, void* converted,
                const LaunchArguments& arguments) const {
     if (piece_bytes != 0) return {pointer, piece_bytes_of(pointer, piece_bytes)};
-    launch_conversion(problem_, operand, pointer, converted, arguments.stream);
+    launch_conversion(part, operand, pointer, converted, arguments.stream);
     return {converted, 16};
   }
 
-  void launch(const WgradParameters& parameters, const Kernel<WgradParameters>& kernel,
+  void launch(const Part& part, const WgradParameters& parameters, const Kernel<WgradParameters>& kernel,
               const LaunchArguments& arguments) const {
-    const int element = geometry_.element;
+    const Geometry& geometry = part.geometry;
+    const int element = geometry.element;
     const bool split = parameters.out.partial != nullptr;
     const auto bytes = [&](const Operand& operand, int64_t converted) {
       return converted > 0 ? converted : bytes_of(operand, element);
@@ -241,19 +299,22 @@ class WgradLaunch {
     launch_kernel({"mma_wgrad", parameters.tiles_of_split.divisor() * splits_, 32 * kernel.tile.warps(),
                    kernel.shared_bytes, kernel.launch_bound},
                   kernel.function, parameters,
-                  {{"dy", parameters.gradient, bytes(problem_.y, geometry_.gradient_bytes)},
-                   {"x", parameters.source, bytes(problem_.x, geometry_.source_bytes)},
+                  {{"dy", parameters.gradient, bytes(part.problem.y, geometry.gradient_bytes)},
+                   {"x", parameters.source, bytes(part.problem.x, geometry.source_bytes)},
                    {"dw", split ? nullptr : parameters.out.output, bytes_of(problem_.w, element), true},
                    {"bias_gradient", parameters.bias_gradient, problem_.w.sizes[0] * element, true},
-                   {"partial", parameters.out.partial, geometry_.partial_bytes(problem_, splits_), true}},
+                   {"partial", static_cast<unsigned char*>(arguments.workspace) + partial_at_,
+                    geometry.partial_bytes(problem_, sums_), true}},
                   arguments.stream);
   }
 
+  // wgrad: the parameters of the first part.
   void reduce(const WgradParameters& wgrad, void* bias_gradient, const LaunchArguments& arguments) const {
+    const Geometry& geometry = parts_[0].geometry;
     ReduceParameters parameters{};
     parameters.out = wgrad.out;
-    parameters.splits = splits_;
-    const int64_t chunks = geometry_.columns() * geometry_.element / 16;
+    parameters.splits = static_cast<int>(sums_);
+    const int64_t chunks = geometry.columns() * geometry.element / 16;
     parameters.items = problem_.w.sizes[0] * chunks;
     parameters.chunks = FastDivider<uint64_t>(chunks);
     parameters.output_strides = {wgrad.filter_stride, 0, 0};
@@ -266,27 +327,28 @@ class WgradLaunch {
     parameters.partial_bias = wgrad.partial_bias;
     parameters.bias_gradient = bias_gradient;
     parameters.bias_count = problem_.w.sizes[0];
-    launch_reduce(problem_.dtype, parameters, wgrad.out.partial, geometry_.partial_bytes(problem_, splits_), problem_.w,
+    launch_reduce(problem_.dtype, parameters, wgrad.out.partial, geometry.partial_bytes(problem_, sums_), problem_.w,
                   arguments, nullptr);
   }
 
   const ConvProblem problem_;
-  const Geometry geometry_;
   const Kernel<WgradParameters> kernel_, narrow_;
   const int splits_;
-  const WgradParameters parameters_, narrow_parameters_;
+  const int64_t sums_;  // splits of all parts
   const bool allows_vectors_;
+  std::vector<Part> parts_;  // one, or the repeated one and the rest
   Workspace workspace_;
   int64_t gradient_at_, source_at_, partial_at_;
 };
 
-Prepared prepare(const ConvProblem& problem, const std::string& text) {
+Prepared prepare(const ConvProblem& whole, const std::string& text) {
+  const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
   const auto& kernels = candidates_of(problem, geometry);
   const Config config = *parse_config(kernels, text);
   const Kernel<WgradParameters>& kernel = kernels[config.tile];
   const auto launch =
-      std::make_shared<WgradLaunch>(problem, kernel, kernels_of<WgradParameters>(problem).narrow[0], config.splits);
+      std::make_shared<WgradLaunch>(whole, kernel, kernels_of<WgradParameters>(problem).narrow[0], config.splits);
   const Work work = work_of(problem, geometry, kernel.tile);
   const Machine machine = Machine::of(problem.target);
   Prepared prepared;
@@ -295,9 +357,10 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
   description.threads = 32 * kernel.tile.warps();
   description.shared_bytes = kernel.shared_bytes;
   description.workspace_bytes = launch->workspace_bytes();
-  description.flops = 2 * problem.y.count() * geometry.channels * geometry.taps;
-  description.compulsory_bytes = (problem.x.count() + problem.w.count() + problem.y.count()) * geometry.element;
-  description.predicted_seconds = predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, config.splits);
+  description.flops = whole.flops();
+  description.compulsory_bytes = whole.compulsory_bytes();
+  description.predicted_seconds = static_cast<double>(launch->count()) *
+                                  predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, config.splits);
   description.choices = {
       {"tile_rows", kernel.tile.rows},
       {"tile_columns", kernel.tile.columns},
@@ -306,6 +369,7 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
       {"splits", config.splits},
       {"copy_bytes", geometry.is_narrow() ? std::min(geometry.gradient_piece_bytes, geometry.source_piece_bytes) : 16},
       {"converts_layout", geometry.gradient_piece_bytes == 0 || geometry.source_piece_bytes == 0},
+      {"parts", launch->count()},
       {"last_wave_percent",
        static_cast<int64_t>(100 * last_wave_efficiency(work.blocks * config.splits, machine.multiprocessors))},
   };

@@ -40,12 +40,14 @@ struct Geometry {
   PointwiseOperand left{}, right{};
   int left_piece, right_piece;
   int64_t pixels, rows, columns, depth;  // columns and depth in whole chunks where they are pixels
+  int64_t most_workspace_bytes;
 
   explicit Geometry(const ConvProblem& problem)
       : pass(problem.pass == ConvPass::fprop   ? PointwisePass::fprop
              : problem.pass == ConvPass::dgrad ? PointwisePass::dgrad
                                                : PointwisePass::wgrad),
-        pixels(problem.x.sizes[2] * problem.x.sizes[3]) {
+        pixels(problem.x.sizes[2] * problem.x.sizes[3]),
+        most_workspace_bytes(problem.most_workspace_bytes) {
     const int64_t filters = problem.w.sizes[0], channels = problem.w.sizes[1];
     const auto [left_piece_bytes, left_operand] =
         pass == PointwisePass::wgrad ? planes_of(problem.y) : weights_of(problem.w);
@@ -65,7 +67,7 @@ struct Geometry {
   int64_t partial_bytes(int splits) const { return splits > 1 ? 4 * splits * (partial_elements() + rows) : 0; }
   int most_splits() const {
     if (pass != PointwisePass::wgrad) return 1;
-    return static_cast<int>(std::clamp<int64_t>(kMostWorkspaceBytes / (4 * (partial_elements() + rows)), 1, 512));
+    return static_cast<int>(std::clamp<int64_t>(most_workspace_bytes / (4 * (partial_elements() + rows)), 1, 512));
   }
   int64_t blocks(const Tile& tile) const { return divide_up(rows, tile.rows) * divide_up(columns, tile.columns); }
 
@@ -153,8 +155,8 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
     return "needs " + std::to_string(kernel.shared_bytes) + " bytes of shared memory, a block has " +
            std::to_string(most);
   }
-  if (geometry.partial_bytes(config->splits) > kMostWorkspaceBytes) {
-    return std::to_string(config->splits) + " splits would take more than 256 MiB of workspace";
+  if (geometry.partial_bytes(config->splits) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, std::to_string(config->splits) + " splits");
   }
   if (divide_up(geometry.depth, kernel.tile.depth) * (config->splits + 1) > INT32_MAX) return "2^31 slices or more";
   if (geometry.blocks(kernel.tile) * config->splits > INT32_MAX) return "2^31 blocks or more";

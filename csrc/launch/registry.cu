@@ -1,5 +1,6 @@
 #include "launch/registry.h"
 
+#include "launch/activation_backward.h"
 #include "launch/channel_sum.h"
 #include "launch/depthwise.h"
 #include "launch/direct_conv.h"
@@ -64,6 +65,11 @@ const std::vector<KernelFamily<UnpoolProblem>>& families_of(UnpoolPass pass) {
 
 const std::vector<KernelFamily<ChannelSumProblem>>& channel_sum_families() {
   static const std::vector<KernelFamily<ChannelSumProblem>> all{channel_sum};
+  return all;
+}
+
+const std::vector<KernelFamily<ActivationBackwardProblem>>& activation_backward_families() {
+  static const std::vector<KernelFamily<ActivationBackwardProblem>> all{activation_backward_family};
   return all;
 }
 

@@ -29,13 +29,24 @@ struct Description {
 struct LaunchArguments {
   std::array<void*, 5> pointers{};
   void* workspace = nullptr;
+  const void* packed_weights = nullptr;  // what Packing::pack made of w; null: the launch packs them itself
   Stream stream;
+};
+
+// Weights in the order that a kernel wants, as a step of its own, so that it is done once for many launches.
+struct Packing {
+  int64_t bytes = 0;  // of the packed weights; 0: the kernel reads w as it is
+  // With packed weights, a launch does not touch the first so many bytes of the workspace: they need not exist.
+  int64_t skipped_workspace = 0;
+  std::string key;  // two plans with the same key and dtype pack the same weights alike
+  std::function<void(const void* w, void* packed, const Stream&)> pack;
 };
 
 // A configuration made ready for a problem: everything that does not depend on where the tensors lie.
 struct Prepared {
   Description description;
   std::function<void(const LaunchArguments&)> launch;
+  Packing packing = {};
 };
 
 template <class Problem>
@@ -90,5 +101,6 @@ const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass pass);
 const std::vector<KernelFamily<ConvMaxPoolProblem>>& conv_max_pool_families();
 const std::vector<KernelFamily<ConvGlobalMaxProblem>>& conv_global_max_families();
 const std::vector<KernelFamily<ChannelSumProblem>>& channel_sum_families();
+const std::vector<KernelFamily<ActivationBackwardProblem>>& activation_backward_families();
 
 }  // namespace fastconv

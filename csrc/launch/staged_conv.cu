@@ -233,8 +233,8 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const Launches launches(problem, by_words, parse_config(text));
   const std::string too_large = why_no_shared_memory(launches.shared_bytes, problem.target);
   if (!too_large.empty()) return too_large;
-  if (launches.converted_bytes > mma::kMostWorkspaceBytes) {
-    return "turning the operand to channels-last would take more than 256 MiB of workspace";
+  if (launches.converted_bytes > problem.most_workspace_bytes) {
+    return mma::too_much_workspace(problem, "turning the operand to channels-last");
   }
   return "";
 }

@@ -226,8 +226,8 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const WgradLaunch launch(problem, by_words, parse_config(text));
   const std::string too_large = why_no_shared_memory(launch.shared_bytes, problem.target);
   if (!too_large.empty()) return too_large;
-  if (launch.workspace_bytes() > mma::kMostWorkspaceBytes) {
-    return "turning x to channels-last and the parts of the sum would take more than 256 MiB of workspace";
+  if (launch.workspace_bytes() > problem.most_workspace_bytes) {
+    return mma::too_much_workspace(problem, "turning x to channels-last and the parts of the sum");
   }
   return "";
 }

@@ -1,5 +1,6 @@
 """The derivatives of the primitives, as torch.autograd.Functions. Every backward is made of primitives, so any order works."""
 
+from fastconv.autograd.activation import ActivationBackwardFunction
 from fastconv.autograd.convolution import (
     ChannelSumFunction,
     Conv2dFunction,
@@ -11,6 +12,7 @@ from fastconv.autograd.pooling import MaxPool2dBackwardFunction, MaxPool2dFuncti
 from fastconv.autograd.unpooling import MaxUnpool2dAddFunction, MaxUnpool2dFunction, MaxUnpool2dGatherFunction
 
 __all__ = [
+    "ActivationBackwardFunction",
     "ChannelSumFunction",
     "Conv2dFunction",
     "Conv2dGlobalMaxFunction",

@@ -11,9 +11,10 @@ wgrad  dw = dy ⋆ x                   fprop(x, g)              dgrad(dy, g)
 fprop pads x as its padding mode says, dgrad is the transpose of that, and wgrad pads x likewise. Padding by a constant makes
 fprop and wgrad affine in x: their derivatives by x are those of padding by zeros.
 
-A fused activation is undone first. relu, leaky_relu, sigmoid and tanh save the output for that, which the next layer keeps
-anyway. silu, gelu and hardswish need what went into them: backward computes it once more from the saved inputs, which costs
-a convolution and no memory. (fastconv.functional does not fuse those three where a gradient will be wanted.)
+A fused activation is undone first, in one pass (fastconv::activation_backward). relu, leaky_relu, sigmoid and tanh save the
+output for that, which the next layer keeps anyway. silu, gelu and hardswish need what went into them: backward computes it
+once more from the saved inputs, which costs a convolution and no memory. (fastconv.functional does not fuse those three where
+a gradient will be wanted.)
 """
 
 from __future__ import annotations
@@ -98,10 +99,10 @@ class Conv2dFunction(PrimitiveFunction):
     def _before_activation(ctx: Any, saved: tuple, gradient: Tensor) -> Tensor:
         x, w, bias, residual, y = saved
         if ctx.activation in FROM_OUTPUT:
-            return FROM_OUTPUT[ctx.activation](gradient, y)
+            return library.activation_backward(gradient, y, ctx.activation, ctx.backend)
         if ctx.activation in FROM_INPUT:
             z = library.conv2d_fprop(x, w, bias, residual, *ctx.geometry, "identity", ctx.backend)
-            return FROM_INPUT[ctx.activation](gradient, z)
+            return library.activation_backward(gradient, z, ctx.activation, ctx.backend)
         return gradient
 
     @staticmethod
@@ -173,10 +174,10 @@ class ConvTranspose2dFunction(PrimitiveFunction):
     def _before_activation(ctx: Any, saved: tuple, gradient: Tensor) -> Tensor:
         dy, w, bias, output = saved
         if ctx.activation in FROM_OUTPUT:
-            return FROM_OUTPUT[ctx.activation](gradient, output)
+            return library.activation_backward(gradient, output, ctx.activation, ctx.backend)
         if ctx.activation in FROM_INPUT:
             z = library.conv2d_dgrad(dy, w, bias, ctx.x_size, *ctx.geometry, "identity", ctx.backend)
-            return FROM_INPUT[ctx.activation](gradient, z)
+            return library.activation_backward(gradient, z, ctx.activation, ctx.backend)
         return gradient
 
     @staticmethod

@@ -128,12 +128,12 @@ class _PooledConvolutionFunction(PrimitiveFunction):
     def before_activation(ctx: Any, saved: tuple, gradient: Tensor) -> Tensor:
         """Along the winners, in the shape of the output."""
         x, w, bias, y, places = saved
-        if ctx.activation in FROM_OUTPUT:
-            return FROM_OUTPUT[ctx.activation](gradient, y)
         if ctx.activation in FROM_INPUT:
-            z = _PooledConvolutionFunction.at_winners(ctx, x, w, bias, places, ctx.geometry)
-            return FROM_INPUT[ctx.activation](gradient, z)
-        return gradient
+            y = _PooledConvolutionFunction.at_winners(ctx, x, w, bias, places, ctx.geometry)
+        elif ctx.activation not in FROM_OUTPUT:
+            return gradient
+        maps = _as_map(gradient), _as_map(y)
+        return library.activation_backward(*maps, ctx.activation, ctx.backend).reshape(places.shape)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple:

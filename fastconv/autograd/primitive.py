@@ -18,7 +18,7 @@ from torch._functorch.autograd_function import enable_single_level_autograd_func
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from fastconv import library
+from fastconv import library, recording
 
 
 class PrimitiveFunction(torch.autograd.Function):
@@ -75,7 +75,7 @@ def _autograd_kernel(cls: type[PrimitiveFunction]) -> Callable[..., Any]:
     def next_transform(grad_mode: bool):
         # Autograd turns gradients off around a Function's forward. The transforms further out still need to record it.
         def forward(*arguments: Any) -> Any:
-            with torch.set_grad_enabled(grad_mode), forward_ad._set_fwd_grad_enabled(True):
+            with recording.recorded(), torch.set_grad_enabled(grad_mode), forward_ad._set_fwd_grad_enabled(True):
                 return below_autograd(*arguments)
 
         return forward
@@ -94,7 +94,11 @@ def _autograd_kernel(cls: type[PrimitiveFunction]) -> Callable[..., Any]:
         methods = {"forward": forward, "setup_context": cls.setup_context, "backward": cls.backward, "jvp": jvp}
         return type(cls.__name__, (_SingleLevelFunction,), {name: staticmethod(f) for name, f in methods.items()})
 
-    plain = level(below_autograd, jvp)
+    def recorded(*arguments: Any) -> Any:
+        with recording.recorded():
+            return below_autograd(*arguments)
+
+    plain = level(recorded, jvp)
     in_transform = {mode: level(next_transform(mode), jvp_in_transform) for mode in (False, True)}
 
     def kernel(*arguments: Any) -> Any:

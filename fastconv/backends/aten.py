@@ -16,7 +16,16 @@ from torch import Tensor
 
 from fastconv import activation
 from fastconv.plan import Candidate
-from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem, UnpoolProblem
+from fastconv.problem import (
+    ActivationBackwardProblem,
+    ChannelSumProblem,
+    ConvProblem,
+    FusedProblem,
+    Operand,
+    PoolProblem,
+    Problem,
+    UnpoolProblem,
+)
 from fastconv.shapes import conv_output_size, conv_output_sizes, pool_output_sizes
 
 aten = torch.ops.aten
@@ -232,6 +241,15 @@ def _channel_sum_of(x: Tensor) -> Tensor:
     return x.sum((0, 2, 3))
 
 
+def _activation_backward(problem: ActivationBackwardProblem) -> Callable[..., Tensor]:
+    function = (activation.FROM_OUTPUT | activation.FROM_INPUT)[problem.activation]
+
+    def run(dy: Tensor, saved: Tensor) -> Tensor:
+        return _with_strides(function(dy, saved), problem.dz)
+
+    return run
+
+
 def _channel_sum(problem: ChannelSumProblem) -> Callable[..., Tensor]:
     return _channel_sum_of
 
@@ -373,6 +391,7 @@ _PASSES: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "conv2d_max_pool2d": _conv_max_pool,
     "conv2d_global_max": _conv_global_max,
     "channel_sum": _channel_sum,
+    "activation_backward": _activation_backward,
     "max_pool2d_forward": _pool_forward,
     "max_pool2d_backward": _pool_backward,
     "max_pool2d_gather": _pool_gather,

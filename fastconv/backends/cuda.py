@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 
 from fastconv import emulator
-from fastconv.backends import unfused
+from fastconv.backends import packed_weights, unfused
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import (
+    ActivationBackwardProblem,
     ChannelSumProblem,
     ConvGlobalMaxProblem,
     FusedProblem,
@@ -47,7 +49,8 @@ class CudaBackend:
             return "torch finds no CUDA device"
         return ""
 
-    def candidates(self, problem: Problem) -> list[Candidate]:
+    def candidates(self, problem: Problem, most_workspace_bytes: int | None = None) -> list[Candidate]:
+        """`most_workspace_bytes` of a convolution: None for the core's own limit, 256 MiB."""
         target = problem.target
         if target.capability < OLDEST_CAPABILITY:
             reason = f"the kernels need compute capability 8.0 or later, {target.name} has {target.capability / 10}"
@@ -60,7 +63,7 @@ class CudaBackend:
             found.append(unfused.candidate(self, problem))
         module = _module(target.device_type)
         try:
-            compiled = module.candidates(_compiled_problem(module, problem))
+            compiled = module.candidates(_compiled_problem(module, problem, most_workspace_bytes))
         except ValueError as error:
             return [*found, Candidate(self.name, problem.op, "", str(error))]
         for candidate in compiled:
@@ -120,20 +123,28 @@ def _beyond_the_core(problem: Problem) -> str:
     return ""
 
 
-def _compiled_problem(module: ModuleType, problem: Problem) -> Any:
+def _compiled_problem(module: ModuleType, problem: Problem, most_workspace_bytes: int | None = None) -> Any:
     """The core's own problem, which it has checked: ValueError where something does not fit together."""
     if isinstance(problem, FusedProblem):
-        conv = _compiled_problem(module, problem.conv)
+        conv = _compiled_problem(module, problem.conv, most_workspace_bytes)
         if isinstance(problem, ConvGlobalMaxProblem):
             return module.ConvGlobalMaxProblem(conv=conv)
         return module.ConvMaxPoolProblem(conv=conv, pool=_compiled_problem(module, problem.pool))
     common = {
         "dtype": _type_name(problem.dtype),
-        "x": _sizes_and_strides(problem.x),
         "index_bits": problem.index_bits,
         "capability": problem.target.capability,
         "multiprocessors": problem.target.multiprocessors,
     }
+    if isinstance(problem, ActivationBackwardProblem):
+        return module.ActivationBackwardProblem(
+            dy=_sizes_and_strides(problem.dy),
+            saved=_sizes_and_strides(problem.saved),
+            dz=_sizes_and_strides(problem.dz),
+            activation=problem.activation,
+            **common,
+        )
+    common["x"] = _sizes_and_strides(problem.x)
     if isinstance(problem, ChannelSumProblem):
         return module.ChannelSumProblem(**common)
     if isinstance(problem, UnpoolProblem):
@@ -170,6 +181,7 @@ def _compiled_problem(module: ModuleType, problem: Problem) -> Any:
         activation=problem.activation,
         allow_tf32=problem.allow_tf32,
         deterministic=problem.deterministic,
+        **({} if most_workspace_bytes is None else {"most_workspace_bytes": most_workspace_bytes}),
         **common,
     )
 
@@ -177,43 +189,110 @@ def _compiled_problem(module: ModuleType, problem: Problem) -> Any:
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 
+def _allocate(size: int, device: torch.device) -> Tensor:
+    """Bytes from PyTorch's allocator."""
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class _Launcher:
+    """A plan of one compiled module, and how it packs weights."""
+
+    def __init__(self, core: Any, dtype: torch.dtype):
+        self.core = core
+        self._packed_bytes: int = core.packed_bytes
+        self._packing = core.packing_key, dtype
+
+    def packed(self, weight: Tensor, device: int, stream: int) -> Tensor | None:
+        """The weight packed, where it is kept so."""
+        if not self._packed_bytes:
+            return None
+
+        def pack(packed: Tensor) -> None:
+            self.core.pack(weight.data_ptr(), packed.data_ptr(), device, stream)
+
+        return packed_weights.get(weight, self._packing, self._packed_bytes, pack)
+
+
 class CudaPlan:
     """A kernel and configuration of the compiled core, with the allocations around it."""
 
-    def __init__(self, problem: Problem, candidate: Candidate):
+    def __init__(self, problem: Problem, candidate: Candidate, most_workspace_bytes: int | None = None):
         self.candidate = candidate
         self._problem = problem
+        self._most_workspace_bytes = most_workspace_bytes
         self._on_gpu = problem.target.device_type == "cuda"
-        self._launchers: dict[ModuleType, Any] = {}
-        self.workspace_bytes: int = self._launcher().workspace_bytes
+        self._launchers: dict[ModuleType, _Launcher] = {}
+        self._smaller: CudaPlan | None = None
+        self.workspace_bytes: int = self._launcher().core.workspace_bytes
         self._run = _PASSES[problem.op]
 
     def __call__(self, *tensors: Tensor | None) -> Any:
         return self._run(self, *tensors)
 
-    def _launcher(self) -> Any:
+    def _launcher(self) -> _Launcher:
         """The core's plan. Which module that is may change from call to call: inside emulator.check() it is another."""
         module = _cuda_module() if self._on_gpu else emulator.module()
         launcher = self._launchers.get(module)
         if launcher is None:
-            problem = _compiled_problem(module, self._problem)
-            launcher = module.Plan(problem, self.candidate.kernel, self.candidate.config)
+            problem = _compiled_problem(module, self._problem, self._most_workspace_bytes)
+            launcher = _Launcher(
+                module.Plan(problem, self.candidate.kernel, self.candidate.config), self._problem.dtype
+            )
             self._launchers[module] = launcher
         return launcher
 
-    def launch(self, reference: Tensor, *tensors: Tensor | None) -> None:
-        """Launches on the current stream of the device that holds `reference`, and of no other."""
+    def launch(self, reference: Tensor, *tensors: Tensor | None, weight: Tensor | None = None) -> None:
+        """Launches on the current stream of the device that holds `reference`, and of no other.
+
+        `weight`, one of the tensors, may be kept packed from call to call.
+        """
         launcher = self._launcher()
-        pointers = tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-        workspace, address = None, 0
-        if self.workspace_bytes:
-            workspace = torch.empty(self.workspace_bytes, dtype=torch.uint8, device=reference.device)
-            address = workspace.data_ptr()
+        where: tuple[int, int] = (0, 0)
         if self._on_gpu:
             index = reference.device.index
-            launcher.launch(pointers, address, index, torch.cuda.current_stream(index).cuda_stream)
-        else:
-            launcher.launch(pointers, address)
+            where = index, torch.cuda.current_stream(index).cuda_stream
+        packed = None if weight is None else launcher.packed(weight, *where)
+        needed = self.workspace_bytes if packed is None else launcher.core.packed_workspace_bytes
+        try:
+            workspace = _allocate(needed, reference.device) if needed else None
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._with_less_workspace(needed, error).launch(
+                reference, *tensors
+            )  # where memory is short, nothing is kept
+            return
+        pointers = tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+        launcher.core.launch(
+            pointers,
+            0 if workspace is None else workspace.data_ptr(),
+            *where,
+            0 if packed is None else packed.data_ptr(),
+        )
+
+    def _with_less_workspace(self, bytes_refused: int, error: RuntimeError) -> CudaPlan:
+        """What to run where the workspace cannot be had: fewer splits, fewer images at a time, another kernel."""
+        if self._smaller is None:
+            most = bytes_refused // 2
+            found = [
+                candidate
+                for candidate in CudaBackend().candidates(self._problem, most)
+                if candidate.legal and candidate.details.get("workspace_bytes", bytes_refused) <= most
+            ]
+            if not found:
+                raise error
+            self._smaller = CudaPlan(self._problem, found[0], most)
+            warnings.warn(
+                f"{self.candidate.kernel} {self.candidate.config} asked for {bytes_refused} bytes of workspace, which could "
+                f"not be had; {found[0].kernel} {found[0].config} with {self._smaller.workspace_bytes} bytes runs in its place",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self._smaller
 
     def empty(self, like: Tensor, operand: Operand, dtype: torch.dtype | None = None) -> Tensor:
         return torch.empty_strided(operand.sizes, operand.strides, dtype=dtype or like.dtype, device=like.device)
@@ -227,14 +306,14 @@ def _dense(vector: Tensor | None) -> Tensor | None:
 def _fprop(plan: CudaPlan, x: Tensor, w: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
     y = plan.empty(x, plan._problem.y)
     if y.numel():
-        plan.launch(x, x, w, y, _dense(bias), residual)
+        plan.launch(x, x, w, y, _dense(bias), residual, weight=w)
     return y
 
 
 def _dgrad(plan: CudaPlan, dy: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     x = plan.empty(dy, plan._problem.x)
     if x.numel():
-        plan.launch(dy, x, w, dy, _dense(bias), None)
+        plan.launch(dy, x, w, dy, _dense(bias), None, weight=w)
     return x
 
 
@@ -252,7 +331,7 @@ def _conv_max_pool(plan: CudaPlan, x: Tensor, w: Tensor, bias: Tensor | None) ->
     y = plan.empty(x, pool.y)
     offsets = plan.empty(x, pool.offsets, pool.offsets_dtype)
     if y.numel():
-        plan.launch(x, x, w, y, _dense(bias), offsets)
+        plan.launch(x, x, w, y, _dense(bias), offsets, weight=w)
     return y, offsets
 
 
@@ -260,7 +339,7 @@ def _conv_global_max(plan: CudaPlan, x: Tensor, w: Tensor, bias: Tensor | None) 
     sizes = plan._problem.pool.y.sizes[:2]
     y, indices = x.new_empty(sizes), x.new_empty(sizes, dtype=torch.int64)
     if y.numel():
-        plan.launch(x, x, w, y, _dense(bias), indices)
+        plan.launch(x, x, w, y, _dense(bias), indices, weight=w)
     return y, indices
 
 
@@ -269,6 +348,13 @@ def _channel_sum(plan: CudaPlan, x: Tensor) -> Tensor:
     if sums.numel():
         plan.launch(x, x, sums)
     return sums
+
+
+def _activation_backward(plan: CudaPlan, dy: Tensor, saved: Tensor) -> Tensor:
+    dz = plan.empty(dy, plan._problem.dz)
+    if dz.numel():
+        plan.launch(dy, dy, saved, dz)
+    return dz
 
 
 def _pool_forward(plan: CudaPlan, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,6 +408,7 @@ _PASSES = {
     "conv2d_max_pool2d": _conv_max_pool,
     "conv2d_global_max": _conv_global_max,
     "channel_sum": _channel_sum,
+    "activation_backward": _activation_backward,
     "max_pool2d_forward": _pool_forward,
     "max_pool2d_backward": _pool_backward,
     "max_pool2d_gather": _pool_gather,

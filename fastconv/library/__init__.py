@@ -3,6 +3,7 @@
 from fastconv.library import batching
 from fastconv.library.primitives import (
     LIBRARY,
+    activation_backward,
     channel_sum,
     conv2d_dgrad,
     conv2d_fprop,
@@ -20,6 +21,7 @@ from fastconv.library.primitives import (
 
 __all__ = [
     "LIBRARY",
+    "activation_backward",
     "batching",
     "channel_sum",
     "conv2d_dgrad",

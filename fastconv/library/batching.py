@@ -135,6 +135,13 @@ def channel_sum(info, in_dims, x, backend):
 
 
 @_rule
+def activation_backward(info, in_dims, dy, saved, activation, backend):
+    count = info.batch_size
+    dy, saved = _into_batch(dy, in_dims[0], count), _into_batch(saved, in_dims[1], count)
+    return _from_batch(primitives.activation_backward(dy, saved, activation, backend), count), 0
+
+
+@_rule
 def max_pool2d_forward(info, in_dims, x, *window):
     y, offsets = primitives.max_pool2d_forward(_into_batch(x, in_dims[0], info.batch_size), *window)
     return (_from_batch(y, info.batch_size), _from_batch(offsets, info.batch_size)), (0, 0)

@@ -37,6 +37,7 @@ SCHEMAS = {
     "conv2d_global_max": f"(Tensor x, Tensor w, Tensor? bias, {_CONVOLUTION}, str activation, str backend)"
     " -> (Tensor, Tensor)",
     "channel_sum": "(Tensor x, str backend) -> Tensor",
+    "activation_backward": "(Tensor dy, Tensor saved, str activation, str backend) -> Tensor",
     "max_pool2d_forward": f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)",
     "max_pool2d_backward": f"(Tensor dy, Tensor offsets, SymInt[] input_size, {_WINDOW}) -> Tensor",
     "max_pool2d_gather": f"(Tensor x, Tensor offsets, {_WINDOW}) -> Tensor",
@@ -60,6 +61,7 @@ conv2d_wgrad = torch.ops.fastconv.conv2d_wgrad.default
 conv2d_max_pool2d = torch.ops.fastconv.conv2d_max_pool2d.default
 conv2d_global_max = torch.ops.fastconv.conv2d_global_max.default
 channel_sum = torch.ops.fastconv.channel_sum.default
+activation_backward = torch.ops.fastconv.activation_backward.default
 max_pool2d_forward = torch.ops.fastconv.max_pool2d_forward.default
 max_pool2d_backward = torch.ops.fastconv.max_pool2d_backward.default
 max_pool2d_gather = torch.ops.fastconv.max_pool2d_gather.default
@@ -123,6 +125,11 @@ def _conv2d_global_max(x, w, bias, stride, padding, dilation, groups, padding_mo
 @_fake
 def _channel_sum(x, backend):
     return x.new_empty(x.shape[1])
+
+
+@_fake
+def _activation_backward(dy, saved, activation, backend):
+    return _empty_like(saved.shape, saved)
 
 
 @_fake

@@ -12,7 +12,16 @@ import torch
 
 from fastconv._version import __version__
 from fastconv.plan import Candidate
-from fastconv.problem import ConvMaxPoolProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem, UnpoolProblem
+from fastconv.problem import (
+    ActivationBackwardProblem,
+    ConvMaxPoolProblem,
+    ConvProblem,
+    FusedProblem,
+    Operand,
+    PoolProblem,
+    Problem,
+    UnpoolProblem,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +85,8 @@ def problem_key(problem: Problem) -> str:
         words += [_operand("x", problem.x), *_pool_words(problem)]
     elif isinstance(problem, UnpoolProblem):
         words += [_operand("x", problem.x), _operand("indices", problem.indices), _operand("y", problem.y)]
+    elif isinstance(problem, ActivationBackwardProblem):
+        words += [_operand("dy", problem.dy), _operand("saved", problem.saved), problem.activation]
     else:
         words.append(_operand("x", problem.x))
     return " ".join([*words, f"i{problem.index_bits}"])

@@ -11,7 +11,16 @@ import torch
 
 from fastconv import backends
 from fastconv.plan import Candidate, Plan
-from fastconv.problem import ChannelSumProblem, ConvProblem, FusedProblem, Operand, Problem, UnpoolProblem, changed
+from fastconv.problem import (
+    ActivationBackwardProblem,
+    ChannelSumProblem,
+    ConvProblem,
+    FusedProblem,
+    Operand,
+    Problem,
+    UnpoolProblem,
+    changed,
+)
 from fastconv.tuning.keys import candidate_key, problem_key, slug
 from fastconv.tuning.store import Store, measuring_alone
 
@@ -148,6 +157,8 @@ def _outputs(problem: Problem, result: Any) -> list[torch.Tensor]:
 def make_tensors(problem: Problem, device: torch.device) -> list[torch.Tensor | None]:
     """The inputs of a problem's plan, in order, with exactly its strides."""
     dtype = problem.dtype
+    if isinstance(problem, ActivationBackwardProblem):
+        return [_random(problem.dy, dtype, device), _random(problem.saved, dtype, device)]
     if isinstance(problem, ChannelSumProblem):
         return [_random(problem.x, dtype, device)]
     if isinstance(problem, FusedProblem):

@@ -15,12 +15,14 @@ from fastconv.problem import Target
 
 class RecordingPlan:
     workspace_bytes = 64
+    packed_bytes = 0
+    packing_key = b""
 
     def __init__(self, core, problem, kernel, config):
         self.core, self.problem = core, problem
         core.plans.append((kernel, config))
 
-    def launch(self, pointers, workspace=0, device=0, stream=0):
+    def launch(self, pointers, workspace=0, device=0, stream=0, packed=0):
         self.core.launches.append((self.problem, pointers, workspace))
 
 

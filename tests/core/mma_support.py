@@ -35,6 +35,7 @@ class Case:
     capability: int = 80
     multiprocessors: int = 108
     index_bits: int = 32
+    most_workspace_bytes: int = 256 << 20
 
     @property
     def y(self) -> tuple[int, int, int, int]:
@@ -72,6 +73,7 @@ class Case:
             capability=self.capability,
             multiprocessors=self.multiprocessors,
             index_bits=self.index_bits,
+            most_workspace_bytes=self.most_workspace_bytes,
         )
 
     def candidates(self) -> list[Any]:
@@ -145,5 +147,28 @@ def assert_exact(case: Case, config: str, seed: int = 0) -> None:
         wrong = result.double() != expected[name]
         assert not wrong.any(), (
             f"{name}: {int(wrong.sum())} of {wrong.numel()} elements are wrong, the first at "
-            f"{wrong.nonzero()[0].tolist()}\n{case!r} config={config!r} seed={seed}"
+            f"{wrong.nonzero()[0].tolist()}\n{repeat_line('assert_exact', case, config, seed)}"
+        )
+
+
+def repeat_line(function: str, case: Case, config: str, seed: int) -> str:
+    return f'repeat with: python -c "from tests.core.mma_support import *; {function}({case!r}, {config!r}, {seed})"'
+
+
+def assert_accurate(case: Case, config: str, seed: int = 0) -> None:
+    """On normal numbers: within the roundings of the operands, of a float32 sum in any order, and of the output."""
+    tensors = case.tensors(seed, kind="normal")
+    expected = case.reference(tensors)
+    magnitude = dataclasses.replace(case, activation="identity").reference(
+        {name: tensor.abs() for name, tensor in tensors.items()}
+    )
+    terms = max(case.y[0] * case.y[2] * case.y[3], case.w[0], case.w[1]) * case.w[2] * case.w[3] + 4
+    of_operands = 2.0**-10 if case.allow_tf32 and case.dtype == torch.float32 else 2.0**-21
+    of_output = torch.finfo(case.dtype).eps / 2
+    for name, result in case.run(config, tensors).items():
+        allowed = (of_operands + terms * 2.0**-24) * magnitude[name] + of_output * 1.01 * expected[name].abs()
+        wrong = ~((result.double() - expected[name]).abs() <= allowed + torch.finfo(case.dtype).smallest_normal)
+        assert not wrong.any(), (
+            f"{name}: {int(wrong.sum())} of {wrong.numel()} elements are too far away, the first at "
+            f"{wrong.nonzero()[0].tolist()}\n{repeat_line('assert_accurate', case, config, seed)}"
         )

@@ -93,3 +93,32 @@ def test_denormals_are_not_lost(conv_pass: str, x_scale: float, w_scale: float, 
         (result,) = case.run(config, tensors).values()
         error = (result.double() - expected).abs().max()
         assert error <= 4 * theirs + 2**-149, config
+
+
+@pytest.mark.parametrize("conv_pass", PASSES)
+@pytest.mark.parametrize(("tiny", "huge"), [(2.0**-120, 2.0**60), (2.0**-126, 2.0**100), (2.0**-140, 2.0**127)])
+def test_tiny_numbers_times_huge_ones_are_as_accurate_as_float32(conv_pass: str, tiny: float, huge: float) -> None:
+    """The low parts of the tiny ones fall under TF32's range, and the products are numbers like any other."""
+    case = problem(conv_pass)
+    tensors = case.tensors(kind="normal")
+    scales = {"fprop": ("x", "w"), "dgrad": ("y", "w"), "wgrad": ("y", "x")}[conv_pass]
+    tensors[scales[0]] *= tiny
+    tensors[scales[1]] *= huge / 8  # the largest of some thousand normal numbers is below 8
+    (expected,) = case.reference(tensors).values()
+    theirs = (torch_result(case, tensors).double() - expected).abs().max()
+    for config in case.configs()[:3]:
+        (result,) = case.run(config, tensors).values()
+        error = (result.double() - expected).abs().max()
+        assert error <= 4 * theirs + expected.abs().max() * 2**-23, config
+
+
+@pytest.mark.parametrize("conv_pass", PASSES)
+def test_one_tiny_number_among_ordinary_ones_costs_no_accuracy(conv_pass: str) -> None:
+    case = problem(conv_pass)
+    tensors = case.tensors(kind="normal")
+    for name in ("x", "w", "y"):
+        tensors[name][0, 0, 0, 0] = 2.0**-130
+    (expected,) = case.reference(tensors).values()
+    for config in case.configs()[:2]:
+        (result,) = case.run(config, tensors).values()
+        assert relative_error(result, expected) < 2**-21, config

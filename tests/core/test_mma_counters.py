@@ -76,3 +76,20 @@ def test_dgrad_with_a_stride_multiplies_nothing_in_vain() -> None:
     launch = next(launch for launch in counters.launches if launch.kernel == "mma_dgrad")
     assert launch.grid == (4, 1, 1)
     assert launch.operations["mma.m16n8k16"] == 9 * (64 // 16) * (64 // 8) * (64 // 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_nchw_is_turned_in_whole_chunks_and_every_byte_moves_once(dtype: torch.dtype) -> None:
+    case = Case("fprop", dtype, (2, 64, 8, 16), (64, 64, 3, 3), padding=(1, 1, 1, 1), x_last=False, w_last=False)
+    config = next(config for config in case.configs() if "_k" not in config)
+    with emulator.count() as counters:
+        case.run(config, case.tensors())
+    launches = {launch.kernel: launch for launch in counters.launches}
+    turned = launches["to_channels_last"]
+    for tensor, kind in (("source", "load"), ("channels_last", "store")):
+        assert set(turned.widths(tensor, kind)) == {16}
+        moved = turned.total(tensor, kind)
+        assert moved.sector_bytes == moved.bytes == 2 * 64 * 8 * 16 * dtype.itemsize
+    packed = launches["repack_weights"].total("packed_weights", "store")
+    assert set(launches["repack_weights"].widths("packed_weights", "store")) == {16}
+    assert packed.bytes == 64 * 64 * 9 * dtype.itemsize

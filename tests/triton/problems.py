@@ -11,7 +11,15 @@ from collections.abc import Callable
 import torch
 
 from fastconv.make_problem import make_conv_global_max_problem, make_conv_max_pool_problem
-from fastconv.problem import ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem, Target
+from fastconv.problem import (
+    ActivationBackwardProblem,
+    ChannelSumProblem,
+    ConvProblem,
+    Operand,
+    PoolProblem,
+    Problem,
+    Target,
+)
 from fastconv.shapes import conv_output_sizes, dense_strides, pool_output_sizes
 
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
@@ -51,6 +59,13 @@ def pool(pool_pass: str, x: tuple, kernel: int, stride: int, padding: int, dtype
 
 def channel_sum(x: tuple, dtype=BF16, *, nchw=False):
     return lambda target: ChannelSumProblem(dtype, dense(x, not nchw), target)
+
+
+def activation_backward(x: tuple, activation: str, dtype=BF16, *, dy_nchw=False):
+    """Channels-last, but for dy where that is asked."""
+    return lambda target: ActivationBackwardProblem(
+        dtype, dense(x, not dy_nchw), dense(x, True), dense(x, True), activation, target
+    )
 
 
 def conv_max_pool(window: tuple[int, int, int], dtype=BF16, **convolution):
@@ -172,6 +187,8 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "channel_sum": channel_sum(MIDDLE),
     "channel_sum_nchw": channel_sum(MIDDLE, nchw=True),
     "channel_sum_f64": channel_sum((2, 16, 16, 16), F64),
+    "activation_backward_relu": activation_backward(MIDDLE, "relu"),
+    "activation_backward_gelu_f32_mixed": activation_backward(MIDDLE, "gelu", F32, dy_nchw=True),
     "pool_forward_3x3": pool("forward", (32, 64, 112, 112), 3, 2, 1),
     "pool_forward_3x3_nchw": pool("forward", (32, 64, 112, 112), 3, 2, 1, nchw=True),
     "pool_backward_3x3": pool("backward", (32, 64, 112, 112), 3, 2, 1),

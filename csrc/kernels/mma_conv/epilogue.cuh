@@ -23,7 +23,7 @@ struct WarpPlace {
 };
 
 // rows: RowPlace of every row of the tile. column_at(column of the tile, a whole chunk) -> ColumnPlace.
-// exact(row, column of the tile) -> float, asked for sums that is_suspect(sum): see exact.cuh.
+// exact(row, column of the tile) -> float, asked for sums that is_suspect(sum): see pipeline.cuh.
 // staging: shared memory that nobody uses any more. Every warp of the block comes here.
 template <class Shape, class ColumnAt, class IsSuspect, class Exact>
 __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulators, float* staging,

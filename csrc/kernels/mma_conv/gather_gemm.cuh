@@ -56,8 +56,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) gather_gemm(const __grid_c
   __syncthreads();
 
   Accumulators<Shape> accumulators;
-  uint32_t smallest = kNothingTiny;
-  multiply_gathered<Shape, narrow>(accumulators, smallest, parameters, tile, share, source_rows, pipeline);
+  OperandRange range;
+  multiply_gathered<Shape, narrow>(accumulators, range, parameters, tile, share, source_rows, pipeline);
 
   for (int i = threadIdx.x; i < Shape::kRows; i += Shape::kThreads) {
     output_rows[i] = output_row(parameters, tile, pixel_of(parameters, tile, first_row + i));
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) gather_gemm(const __grid_c
   __syncthreads();
 
   store_gathered<Shape>(
-      accumulators, smallest, parameters, parameters.out, tile, share, source_rows, reinterpret_cast<float*>(pipeline),
+      accumulators, range, parameters, parameters.out, tile, share, source_rows, reinterpret_cast<float*>(pipeline),
       output_rows, [&](int tile_column) {
         const int column = share.first_column + tile_column;
         const int channel = tile.group * parameters.output_channels + column;

@@ -105,7 +105,7 @@ struct GatherShare {
 
 // source_rows: [kRows], written and synchronised. pipeline: the stages. Returns as run_pipeline does.
 template <class Shape, bool narrow>
-__device__ __forceinline__ void multiply_gathered(Accumulators<Shape>& accumulators, uint32_t& smallest,
+__device__ __forceinline__ void multiply_gathered(Accumulators<Shape>& accumulators, OperandRange& range,
                                                   const GatherParameters& parameters, const GatherTile& tile,
                                                   const GatherShare<Shape>& share, const SourceRow* source_rows,
                                                   unsigned char* pipeline) {
@@ -114,7 +114,7 @@ __device__ __forceinline__ void multiply_gathered(Accumulators<Shape>& accumulat
                                     share.begin);
   const WarpPlace<Shape> warp;
   run_pipeline<Shape>(
-      accumulators, pipeline, share.slices, smallest,
+      accumulators, pipeline, share.slices, range,
       [&](unsigned char* stage, int, int) {
         source_loader.load(stage);
         weight_loader.load(stage + Shape::kLeftBytes);
@@ -127,7 +127,7 @@ __device__ __forceinline__ void multiply_gathered(Accumulators<Shape>& accumulat
 
 // Stores the tile by store_tile, sums that split TF32 got wrong computed again.
 template <class Shape, class ColumnAt>
-__device__ __forceinline__ void store_gathered(const Accumulators<Shape>& accumulators, uint32_t smallest,
+__device__ __forceinline__ void store_gathered(const Accumulators<Shape>& accumulators, const OperandRange& range,
                                                const GatherParameters& parameters, const OutputParameters& out,
                                                const GatherTile& tile, const GatherShare<Shape>& share,
                                                const SourceRow* source_rows, float* staging,
@@ -135,7 +135,7 @@ __device__ __forceinline__ void store_gathered(const Accumulators<Shape>& accumu
   if constexpr (Shape::kPrecision == Precision::split_tf32) {
     const auto* source =
         static_cast<const float*>(parameters.source) + int64_t{tile.group} * parameters.source_group_step;
-    store_tile<Shape>(accumulators, staging, output_rows, out, tile.split, column_at, Suspicion(smallest),
+    store_tile<Shape>(accumulators, staging, output_rows, out, tile.split, column_at, Suspicion(range),
                       [&](int row, int column) {
                         return exact_gather<Shape>(parameters, source, share.weights + int64_t{column} * share.pitch,
                                                    source_rows[row], tile.columns->taps, share.begin, share.end());

@@ -12,7 +12,7 @@ namespace fastconv::mma {
 // Returns when all copies have landed and no thread reads the pipeline's memory any more.
 template <class Shape, class Load, class LoadFragments, class OnStep>
 __device__ __forceinline__ void run_pipeline(Accumulators<Shape>& accumulators, unsigned char* pipeline, int slices,
-                                             uint32_t& smallest, const Load& load, const LoadFragments& load_fragments,
+                                             OperandRange& range, const Load& load, const LoadFragments& load_fragments,
                                              const OnStep& on_step) {
   constexpr int kStages = Shape::kStages;
 #pragma unroll
@@ -36,7 +36,7 @@ __device__ __forceinline__ void run_pipeline(Accumulators<Shape>& accumulators, 
     for (int step = 0; step < Shape::kSteps; ++step) {
       if (step + 1 < Shape::kSteps) load_fragments(fragments[(step + 1) % 2], stage, step + 1);
       on_step(fragments[step % 2]);
-      multiply<Shape>(accumulators.sums, fragments[step % 2], smallest);
+      multiply<Shape>(accumulators.sums, fragments[step % 2], range);
     }
     read_stage = read_stage + 1 == kStages ? 0 : read_stage + 1;
     write_stage = write_stage + 1 == kStages ? 0 : write_stage + 1;
@@ -48,15 +48,28 @@ __device__ __forceinline__ void run_pipeline(Accumulators<Shape>& accumulators, 
 // Where split TF32 is not float32: a sum that overflowed on the way or met an infinity or a NaN (infinity times a low
 // part that is zero is NaN), and sums of numbers so small that their low parts are lost. Those outputs are computed
 // again with plain float32 arithmetic; that takes long, and ordinary data has none.
+//
+// A number below 2^-113 loses less than 2^-126 of itself, so a sum of n products loses less than n 2^-126 times the
+// largest operand. With 2^22 terms that is below 2^-24 of every sum that is not less than 2^-80 times the largest.
 struct Suspicion {
-  bool tiny_operands;  // of any lane of the warp
+  float too_small;  // sums below it are suspect
 
-  __device__ __forceinline__ explicit Suspicion(uint32_t smallest)
-      : tiny_operands(__any_sync(0xffffffffu, smallest < kTinyBits)) {}
+  // Of all lanes of a warp, together.
+  __device__ __forceinline__ explicit Suspicion(const OperandRange& range) {
+    constexpr uint32_t kTiny = (14u << 24) - 1;  // of 2^-113, as OperandRange has it
+    uint32_t largest = range.largest;
+    for (int distance = 16; distance > 0; distance /= 2) {
+      largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
+    }
+    const bool has_tiny = __any_sync(0xffffffffu, range.smallest < kTiny);
+    // An infinity would make every sum suspect; those that it is part of are not finite.
+    const float bound = fminf(__uint_as_float(largest / 2), 0x1.fffffep127f) * 0x1p-80f;
+    too_small = has_tiny ? bound : 0.0f;
+  }
 
   __device__ __forceinline__ bool operator()(float sum) const {
     const float magnitude = fabsf(sum);
-    return !(magnitude < __uint_as_float(0x7f800000u)) || (tiny_operands && magnitude < 0x1p-60f);
+    return !(magnitude < __uint_as_float(0x7f800000u)) || magnitude < too_small;
   }
 };
 

@@ -46,8 +46,8 @@ __device__ __forceinline__ const typename Shape::Element* stage_tile(const Gathe
   __syncthreads();
 
   Accumulators<Shape> accumulators;
-  uint32_t smallest = kNothingTiny;
-  multiply_gathered<Shape, narrow>(accumulators, smallest, parameters, tile, share, source_rows, pipeline);
+  OperandRange range;
+  multiply_gathered<Shape, narrow>(accumulators, range, parameters, tile, share, source_rows, pipeline);
 
   auto* rows = reinterpret_cast<RowPlace*>(pipeline + Staged::kRowsAt);
   auto* elements = reinterpret_cast<typename Shape::Element*>(pipeline + Staged::kElementsAt);
@@ -62,7 +62,7 @@ __device__ __forceinline__ const typename Shape::Element* stage_tile(const Gathe
   out.column_stride = 1;
   out.activation = parameters.out.activation;
   out.vector_access = true;
-  store_gathered<Shape>(accumulators, smallest, parameters, out, tile, share, source_rows,
+  store_gathered<Shape>(accumulators, range, parameters, out, tile, share, source_rows,
                         reinterpret_cast<float*>(pipeline), rows, [&](int tile_column) {
                           const int column = share.first_column + tile_column;
                           return ColumnPlace{tile_column, 0, 0,

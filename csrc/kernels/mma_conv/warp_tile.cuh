@@ -117,14 +117,22 @@ __device__ __forceinline__ SplitNumber split_number(uint32_t bits) {
   return {high, ptx::round_to_tf32(__float_as_uint(__uint_as_float(bits) - __uint_as_float(high)))};
 }
 
-// Values so small that their low parts fall below TF32's range are noticed, not repaired: see exact.cuh.
-constexpr uint32_t kNothingTiny = 0xffffffffu;
-constexpr uint32_t kTinyBits = (14u << 24) - 1;  // of twice the bits, less 1: magnitudes below 2^-113, but not zero
+// The range of the operands that a lane has seen, as twice their bits, which orders magnitudes: values so small that
+// their low parts fall below TF32's range are noticed, not repaired. See Suspicion in pipeline.cuh.
+struct OperandRange {
+  uint32_t smallest = 0xffffffffu;  // less 1, so that zeros wrap around and are not counted
+  uint32_t largest = 0;
 
-// sums += left * right of one step. smallest: the least of twice the bits, less 1, of any operand (zeros wrap around).
+  __device__ __forceinline__ void see(uint32_t bits) {
+    smallest = min(smallest, 2 * bits - 1);
+    largest = max(largest, 2 * bits);
+  }
+};
+
+// sums += left * right of one step.
 template <class Shape>
 __device__ __forceinline__ void multiply(float (&sums)[Shape::kRowTiles][Shape::kColumnTiles][4],
-                                         Fragments<Shape>& fragments, uint32_t& smallest) {
+                                         Fragments<Shape>& fragments, OperandRange& range) {
   using Operand = typename Shape::Operand;
   if constexpr (Shape::kPrecision == Precision::native) {
     ptx::multiply_add<Operand>(sums, fragments.left, fragments.right);
@@ -144,7 +152,7 @@ __device__ __forceinline__ void multiply(float (&sums)[Shape::kRowTiles][Shape::
     for (int m = 0; m < Shape::kRowTiles; ++m) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        smallest = min(smallest, 2 * fragments.left[m][i] - 1);
+        range.see(fragments.left[m][i]);
         const SplitNumber parts = split_number(fragments.left[m][i]);
         fragments.left[m][i] = parts.high;
         low.left[m][i] = parts.low;
@@ -154,7 +162,7 @@ __device__ __forceinline__ void multiply(float (&sums)[Shape::kRowTiles][Shape::
     for (int n = 0; n < Shape::kColumnTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        smallest = min(smallest, 2 * fragments.right[n][i] - 1);
+        range.see(fragments.right[n][i]);
         const SplitNumber parts = split_number(fragments.right[n][i]);
         fragments.right[n][i] = parts.high;
         low.right[n][i] = parts.low;

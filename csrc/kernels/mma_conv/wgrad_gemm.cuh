@@ -110,12 +110,12 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) wgrad_gemm(const __grid_co
   const TapLoader<Shape, narrow> tap_loader(parameters, tile.group, tile.first_column);
   Accumulators<Shape> accumulators;
   float bias_sums[Shape::kRowTiles][1][4] = {};
-  uint32_t smallest = kNothingTiny;
+  OperandRange range;
   const WarpPlace<Shape> warp;
   const bool wants_bias = tile.column_tile == 0 && warp.column == 0 &&
                           (parameters.partial_bias != nullptr || parameters.bias_gradient != nullptr);
   run_pipeline<Shape>(
-      accumulators, pipeline, slices, smallest,
+      accumulators, pipeline, slices, range,
       [&](unsigned char* stage, int slice, int slot) {
         gradient_loader.load(stage, tables[slot]);
         tap_loader.load(stage + Shape::kLeftBytes, tables[slot]);
@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) wgrad_gemm(const __grid_co
   __syncthreads();
 
   const uint32_t first_pixel = begin * kDepth, last_pixel = (begin + slices) * kDepth;
-  const Suspicion suspicion(smallest);
+  const Suspicion suspicion(range);
   const auto column_at = [&](int tile_column) {
     const int column = tile.first_column + tile_column;
     uint32_t channel = column;

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
 #pragma unroll 1
     for (int unit = 0; unit < p.units; unit += units) {
       float sums[units][Unit::kRowTiles][Unit::kColumnTiles][4] = {};
-      uint32_t smallest = mma::kNothingTiny;
+      mma::OperandRange range;
 #pragma unroll
       for (int i = 0; i < units; ++i) {
         const unsigned char* unit_weights = weights + (unit + i) * Unit::kColumns * p.weight_pitch;
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
           mma::Fragments<Unit> fragments;
           reader.load(fragments.left, step, (unit + i) * unit_place);
           load_weights<Unit>(fragments.right, unit_weights, p.weight_pitch, step);
-          mma::multiply<Unit>(sums[i], fragments, smallest);
+          mma::multiply<Unit>(sums[i], fragments, range);
         }
       }
       const auto exact = [&](int tile_row, int its_unit, int column) {
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
         store_units<Unit, units, by_words>(sums, staging, p, tile, first_unit + unit, warp_row, is_suspect, exact);
       };
       if constexpr (Unit::kPrecision == mma::Precision::split_tf32) {
-        store(mma::Suspicion(smallest));
+        store(mma::Suspicion(range));
       } else if constexpr (!by_words) {
         // Zero weights across groups turn a neighbouring group's infinity into NaN.
         store([](float sum) { return !(fabsf(sum) < __uint_as_float(0x7f800000u)); });

@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
   float sums[taps][Unit::kRowTiles][Unit::kColumnTiles][4] = {};
   float bias_sums[Unit::kRowTiles][1][4] = {};
   const bool wants_bias = p.partial_bias != nullptr && (!kByWords || (warp == 0 && term_tile == 0));
-  uint32_t smallest = mma::kNothingTiny;
+  mma::OperandRange range;
   for (uint32_t index = split; index < shape.tiles; index += split_count) {
     const Tile tile(shape, index);
     __syncthreads();  // nobody reads the last tile any more
@@ -262,20 +262,20 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
       if (wants_bias) mma::add_rows<Unit>(bias_sums, fragments);
       if constexpr (kByWords) {
         load_words<Unit>(fragments.right, shape, image, entries, pixel);
-        mma::multiply<Unit>(sums[0], fragments, smallest);
+        mma::multiply<Unit>(sums[0], fragments, range);
       } else {
 #pragma unroll
         for (int tap = 0; tap < taps; ++tap) {
           mma::Fragments<Unit> of_tap = fragments;
           load_channels<Unit>(of_tap.right, shape, image + warp_channel * kElement + table[tap], pixel);
-          mma::multiply<Unit>(sums[tap], of_tap, smallest);
+          mma::multiply<Unit>(sums[tap], of_tap, range);
         }
       }
     }
   }
 
   // Zeros beyond the last pixel times an infinity are NaN, as is what split TF32 cannot hold.
-  const mma::Suspicion suspicion(smallest);
+  const mma::Suspicion suspicion(range);
 #pragma unroll
   for (int m = 0; m < Unit::kRowTiles; ++m) {
 #pragma unroll

@@ -25,6 +25,7 @@ _MODULES = (
     "grouped_wgrad",
     "folded",
     "channel_sum",
+    "activation_backward",
     "max_pool",
     "max_pool_global",
     "conv_max_pool",

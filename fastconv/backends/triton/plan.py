@@ -8,7 +8,15 @@ import torch
 
 from fastconv.backends.triton.family import Family
 from fastconv.plan import Candidate
-from fastconv.problem import ConvGlobalMaxProblem, ConvProblem, FusedProblem, Operand, PoolProblem, Problem
+from fastconv.problem import (
+    ActivationBackwardProblem,
+    ConvGlobalMaxProblem,
+    ConvProblem,
+    FusedProblem,
+    Operand,
+    PoolProblem,
+    Problem,
+)
 
 #: Per op: the roles of the tensors it is called with, and of those it returns.
 _SIGNATURES = {
@@ -18,6 +26,7 @@ _SIGNATURES = {
     "conv2d_max_pool2d": (("x", "w", "bias"), ("y", "offsets")),
     "conv2d_global_max": (("x", "w", "bias"), ("y", "indices")),
     "channel_sum": (("x",), ("sums",)),
+    "activation_backward": (("dy", "saved"), ("dz",)),
     "max_pool2d_forward": (("x",), ("y", "offsets")),
     "max_pool2d_backward": (("y", "offsets"), ("x",)),
     "max_pool2d_gather": (("x", "offsets"), ("y",)),
@@ -112,6 +121,8 @@ def operands_of(problem: Problem) -> dict[str, tuple[Operand, torch.dtype] | Non
             "offsets": (problem.offsets, problem.offsets_dtype),
             "indices": (problem.y, torch.int64),
         }
+    if isinstance(problem, ActivationBackwardProblem):
+        return {role: (getattr(problem, role), problem.dtype) for role in ("dy", "saved", "dz")}
     return {"x": (problem.x, problem.dtype), "sums": (_vector(problem.x.sizes[1]), problem.dtype)}
 
 
