@@ -119,7 +119,8 @@ def main() -> None:
     table = load()
     wanted = {key for name in PROBLEMS for capability in TARGETS for key in rows_of(name, capability)}
     chosen = {rows_of(*key[:2])[0] for key in wanted} if arguments.best else wanted
-    keys = sorted(key for key in chosen if key[0] in arguments.only)
+    best = {rows_of(*key[:2])[0] for key in chosen}
+    keys = sorted((key for key in chosen if key[0] in arguments.only), key=lambda key: (key not in best, key))
     rows = {key: row for key, row in table.items() if key in wanted}
     different = []
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs) as pool:
@@ -131,7 +132,7 @@ def main() -> None:
                 different.append(key)
                 print("different:", *key, table.get(key), row, sep="\n  ", flush=True)
             rows[key] = row
-            if number % 50 == 0:
+            if number % 25 == 0:
                 print(f"{number} of {len(keys)}", flush=True)
                 if not arguments.check:
                     save(rows)  # so that an interrupted run is not lost

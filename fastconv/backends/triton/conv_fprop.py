@@ -6,6 +6,7 @@ filter stays in cache. Filter tiles are counted per group, so groups add no empt
 
 from __future__ import annotations
 
+import torch
 import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
@@ -179,6 +180,14 @@ class ConvFprop(GemmFamily):
                 vector_along(problem.w, 0, problem.dtype, filters // problem.groups),
             ),
         )
+
+    def rejection(self, problem: ConvProblem, config: TileConfig) -> str:
+        exact = problem.dtype == torch.float32 and not problem.allow_tf32
+        if exact and problem.w.sizes[1] % config.block_k and config.accumulators() > 16:
+            return (
+                f"{problem.w.sizes[1]} channels need masks that do not fit beside {config.accumulators()} sums a thread"
+            )
+        return super().rejection(problem, config)
 
     def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
         problem = collapsed(problem)

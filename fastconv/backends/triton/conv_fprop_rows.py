@@ -7,6 +7,7 @@ computed once, outside the loop.
 
 from __future__ import annotations
 
+import torch
 import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
@@ -223,7 +224,7 @@ class ConvFpropRows(GemmFamily):
         }
         programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
         options = config.launch_options(problem)
-        if constants["PRECISION"] == "ieee":
+        if problem.dtype == torch.float32 and not problem.allow_tf32:
             # Products without tensor cores keep a slice of both operands in registers, beside masks of single elements.
             options["max_registers"] = 255
         return [Launch(conv_fprop_rows_kernel, programs, scalars, constants, **options)]

@@ -231,7 +231,9 @@ class _Grouped:
                 f"{filters} filters a group each read its input again: this kernel is for at most {MOST_GROUP_CHANNELS}"
             )
         if config.held(_words(problem)) > _MOST_HELD:
-            return f"a thread would hold {config.held(1)} sums, of about {_words(problem)} registers each, of {_MOST_HELD}"
+            return (
+                f"a thread would hold {config.held(1)} sums, of about {_words(problem)} registers each, of {_MOST_HELD}"
+            )
         return spatial_rejection(self.output(problem), config)
 
     def estimate(self, problem: ConvProblem, config: SpatialConfig) -> Estimate:
