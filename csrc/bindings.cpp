@@ -278,6 +278,22 @@ class Plan {
     prepared_.launch(arguments);
   }
 
+#if FASTCONV_EMULATOR
+  // What `launch` would launch, with pointers that are aligned as a tensor of its own is. The host looks at no more of
+  // them, and no kernel runs.
+  std::vector<emulator::RecordedLaunch> dry_run() const {
+    constexpr uint64_t kApart = uint64_t{1} << 40;
+    LaunchArguments arguments;
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      if (slots_[i].is_used) arguments.pointers[i] = reinterpret_cast<void*>((i + 1) * kApart);
+    }
+    arguments.workspace = reinterpret_cast<void*>((slots_.size() + 1) * kApart);
+    emulator::LaunchRecorder recorder;
+    if (description().blocks > 0) prepared_.launch(arguments);
+    return recorder.launches();
+  }
+#endif
+
  private:
   template <typename Problem>
   void prepare(const Problem& problem) {
@@ -478,8 +494,8 @@ void bind_plans(py::module_& module) {
                              })
       .def("__repr__", &Candidate::text);
 
-  py::class_<Plan>(module, "Plan", py::module_local())
-      .def(py::init<const AnyProblem&, const std::string&, const std::string&>(), py::arg("problem"), py::arg("kernel"),
+  py::class_<Plan> plan(module, "Plan", py::module_local());
+  plan.def(py::init<const AnyProblem&, const std::string&, const std::string&>(), py::arg("problem"), py::arg("kernel"),
            py::arg("config"))
       .def_property_readonly("workspace_bytes", [](const Plan& plan) { return plan.description().workspace_bytes; })
       .def_property_readonly("details", [](const Plan& plan) { return details_of(plan.description()); })
@@ -493,6 +509,16 @@ void bind_plans(py::module_& module) {
       .def("launch", &Plan::launch, py::arg("pointers"), py::arg("workspace") = 0, py::arg("device") = 0,
            py::arg("stream") = 0, py::arg("packed") = 0, py::call_guard<py::gil_scoped_release>())
       .def("__repr__", &Plan::text);
+#if FASTCONV_EMULATOR
+  plan.def(
+      "dry_run",
+      [](const Plan& self) {
+        py::list launches;
+        for (const emulator::RecordedLaunch& launch : self.dry_run()) launches.append(emulator::to_python(launch));
+        return launches;
+      },
+      "The kernels that `launch` would start, in order, with the names that a compiler gives them. None runs.");
+#endif
 
   module.def("candidates", &candidates_of, py::arg("problem"),
              "Every configuration of every kernel of the problem's op, the impossible ones with their reason.");

@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastconv import backends
+from fastconv import backends, machine_code
+from fastconv.backends import cuda
 from fastconv.bench.hardware import Gpu, gpu_like, occupancy
 from fastconv.plan import Candidate
 from fastconv.problem import ConvProblem, FusedProblem, Operand, PoolProblem, Problem, Target, changed
@@ -29,7 +30,8 @@ class Analysis:
     grid: int | None
     threads: int | None
     shared_bytes: int | None
-    registers: int | None  # of a thread
+    registers: int | None  # of a thread; Triton's are an estimate
+    registers_unknown: str  # why fastconv._cuda does not tell them; empty where they are known, and for ATen
     blocks_per_multiprocessor: int | None
     occupancy_limit: str
     occupancy: float | None  # resident threads over those that fit
@@ -93,7 +95,8 @@ def analyse(problem: Problem, candidate: Candidate, followed_by: Sequence[str] =
     gpu = gpu_of(problem.target)
     details = candidate.details
     grid, threads = _count(details, "grid", "programs"), _threads(candidate)
-    shared, registers = _count(details, "shared_bytes"), _count(details, "registers")
+    shared = _count(details, "shared_bytes")
+    registers, registers_unknown = _registers(problem, candidate)
     resident = None
     if grid and threads:
         resident = occupancy(gpu, grid_blocks=grid, threads=threads, shared_bytes=shared or 0, registers=registers)
@@ -107,6 +110,7 @@ def analyse(problem: Problem, candidate: Candidate, followed_by: Sequence[str] =
         threads=threads,
         shared_bytes=shared,
         registers=registers,
+        registers_unknown=registers_unknown,
         blocks_per_multiprocessor=resident.blocks_per_multiprocessor if resident else None,
         occupancy_limit=resident.limit if resident else "",
         occupancy=resident.threads_share if resident else None,
@@ -173,6 +177,20 @@ def _threads(candidate: Candidate) -> int | None:
     # Triton's configurations end in the number of warps: "128x64x32_s3_w4".
     last = candidate.config.rpartition("_w")[2]
     return 32 * int(last) if candidate.backend == "triton" and last.isdigit() else None
+
+
+def _registers(problem: Problem, candidate: Candidate) -> tuple[int | None, str]:
+    """Of a thread, and why they are not known. What a CUDA kernel has is what the compiler gave the built one."""
+    told = _count(candidate.details, "registers")
+    if told is not None or candidate.backend != "cuda" or not _count(candidate.details, "grid"):
+        return told, ""
+    try:
+        launches = cuda.dry_run(problem, candidate)
+        # The one that the details describe has the family's name; others lay out operands or add up parts.
+        symbol = next((one["symbol"] for one in launches if one["kernel"] == candidate.kernel), "")
+        return machine_code.of_kernel(symbol, problem.target.capability).registers, ""
+    except (ImportError, machine_code.UnknownResourcesError) as error:
+        return None, str(error)
 
 
 def _tile(details: Mapping[str, Any]) -> str:

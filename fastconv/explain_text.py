@@ -39,6 +39,9 @@ def render(
             parts += [*card(call, one), Text("")]
     else:
         parts += lines(calls, found, width)
+    unknown = dict.fromkeys(one.registers_unknown for one in found if one is not None and one.registers_unknown)
+    if unknown:
+        parts.append(Text(f"registers not known: {'; '.join(unknown)}", style="dim"))
     if reasons := rejections(calls, brief=not few):
         parts.append(reasons)
     if len(calls) != 1:

@@ -8,6 +8,7 @@
 #include "emulator/block_scheduler.h"
 #include "emulator/device.h"
 #include "emulator/fault.h"
+#include "emulator/launch_recorder.h"
 #include "emulator/module_symbols.h"
 #include "emulator/monitor.h"
 #include "emulator/settings.h"
@@ -162,6 +163,7 @@ class Run : public BlockJob {
 namespace detail {
 
 void launch(const LaunchRequest& request, void (*thread_body)(const void*), const void* closure) {
+  if (LaunchRecorder* recorder = LaunchRecorder::current()) return recorder->note(request);
   validate(request, current_device());
   report_faults();
   const Settings chosen = settings();

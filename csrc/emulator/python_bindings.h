@@ -11,6 +11,7 @@
 #include "emulator/counters.h"
 #include "emulator/device.h"
 #include "emulator/launch.h"
+#include "emulator/launch_recorder.h"
 #include "emulator/place.h"
 #include "emulator/settings.h"
 
@@ -50,6 +51,17 @@ inline pybind11::dict to_python(const LaunchRecord& record) {
   launch["accesses"] = accesses;
   launch["tensors"] = tensors;
   launch["operations"] = record.operations;
+  return launch;
+}
+
+inline pybind11::dict to_python(const RecordedLaunch& recorded) {
+  namespace py = pybind11;
+  py::dict launch;
+  launch["kernel"] = recorded.kernel;
+  launch["symbol"] = recorded.symbol;
+  launch["grid"] = py::make_tuple(recorded.grid.x, recorded.grid.y, recorded.grid.z);
+  launch["block"] = py::make_tuple(recorded.block.x, recorded.block.y, recorded.block.z);
+  launch["shared_bytes"] = recorded.shared_bytes;
   return launch;
 }
 

@@ -186,6 +186,16 @@ def _compiled_problem(module: ModuleType, problem: Problem, most_workspace_bytes
     )
 
 
+def dry_run(problem: Problem, candidate: Candidate) -> list[dict[str, Any]]:
+    """The launches that the candidate would make for the problem, in order, without making them: of each the `kernel` in short,
+    its mangled name `symbol`, `grid`, `block` and `shared_bytes`. The emulator is asked, whatever the problem's device.
+
+    ImportError where it was not built, ValueError where the core has no such candidate for the problem.
+    """
+    module = emulator.module()
+    return module.Plan(_compiled_problem(module, problem), candidate.kernel, candidate.config).dry_run()
+
+
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from tests.core import machine_code
+from fastconv import machine_code
 
 TABLE = Path(__file__).with_name("depthwise_instructions.csv")
 

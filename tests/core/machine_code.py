@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
-import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,8 @@ from typing import Any
 import torch
 
 from fastconv import emulator
+from fastconv import machine_code as compiled_code
+from fastconv.machine_code import Resources
 from tests.core.mma_support import NAMES, Case
 
 TABLE = Path(__file__).with_name("mma_resources.csv")
@@ -53,56 +51,18 @@ class Kernel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Resources:
+class Row:
+    """Of the checked-in table."""
+
     registers: int
-    stack: int = 0
-    local: int = 0
-    shared_bytes: int = 0  # dynamic
-
-
-def find_module() -> Path | None:
-    """fastconv._cuda, where it was built."""
-    spec = importlib.util.find_spec("fastconv._cuda")
-    return Path(spec.origin) if spec is not None and spec.origin else None
-
-
-def find_disassembler() -> str | None:
-    """cuobjdump with its nvdisasm: the toolkit's, or the pair that Triton's wheel carries."""
-    folders = [Path(os.environ[name], "bin") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    on_path = shutil.which("cuobjdump")
-    if on_path:
-        folders.append(Path(on_path).parent)
-    triton = importlib.util.find_spec("triton")
-    if triton is not None and triton.origin:
-        folders.append(Path(triton.origin).parent / "backends" / "nvidia" / "bin")
-    for folder in folders:
-        if (folder / "cuobjdump").is_file() and (folder / "nvdisasm").is_file():
-            return str(folder / "cuobjdump")
-    return None
-
-
-def dump(cuobjdump: str, *arguments: str) -> str:
-    path = f"{Path(cuobjdump).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    done = subprocess.run(
-        [cuobjdump, *arguments], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
-    )
-    return done.stdout
+    shared_bytes: int  # dynamic
 
 
 def resources(cuobjdump: str, module: Path) -> dict[Kernel, Resources]:
     """Of every tensor-core kernel and architecture in the module."""
-    found = {}
-    architecture, kernel = "", None
-    for line in dump(cuobjdump, "-res-usage", str(module)).splitlines():
-        if line.startswith("arch = "):
-            architecture = line.removeprefix("arch = ").strip()
-        elif "Function" in line:
-            kernel = Kernel.of(line, architecture)
-        elif "REG:" in line and kernel is not None:
-            numbers = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)}
-            found[kernel] = Resources(numbers["REG"], numbers["STACK"], numbers["LOCAL"])
-            kernel = None
-    return found
+    used = compiled_code.resources(cuobjdump, module)
+    named = ((Kernel.of(symbol, architecture), one) for (architecture, symbol), one in used.items())
+    return {kernel: one for kernel, one in named if kernel is not None}
 
 
 def main_loops(cuobjdump: str, module: Path, architecture: str) -> dict[Kernel, list[str]]:
@@ -115,7 +75,7 @@ def main_loops(cuobjdump: str, module: Path, architecture: str) -> dict[Kernel, 
         if kernel is not None:
             loops[kernel] = _main_loop(lines)
 
-    for line in dump(cuobjdump, "-sass", "-arch", architecture, str(module)).splitlines():
+    for line in compiled_code.dump(cuobjdump, "-sass", "-arch", architecture, str(module)).splitlines():
         if "Function :" in line:
             finish()
             kernel, lines = Kernel.of(line, architecture), []
@@ -194,13 +154,13 @@ def _leaves(text: str, end: int) -> bool:
     return target is not None and end < int(target.group(1), 16) <= end + 0x40
 
 
-def read_table() -> dict[Kernel, Resources]:
+def read_table() -> dict[Kernel, Row]:
     with TABLE.open(newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return {
             Kernel(
                 row["family"], row["type"], row["precision"], row["tile"], row["narrow"] == "yes", row["architecture"]
-            ): Resources(int(row["registers"]), shared_bytes=int(row["shared_bytes"]))
+            ): Row(int(row["registers"]), int(row["shared_bytes"]))
             for row in rows
         }
 
@@ -210,7 +170,7 @@ def table_compiler() -> str:
 
 
 def write_table(module: Path, nvcc: str) -> None:
-    cuobjdump = find_disassembler()
+    cuobjdump = compiled_code.find_disassembler()
     assert cuobjdump is not None, "cuobjdump is missing"
     shared = shared_bytes()
     with TABLE.open("w", newline="") as file:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.core import machine_code
+from fastconv import machine_code
 
 TABLE = Path(__file__).with_name("pool_instructions.csv")
 INSTRUCTIONS_A_BYTE = 132 * 4 * 32 * 1.7e9 / 4.3e12
@@ -96,17 +96,9 @@ def instructions(cuobjdump: str, file: Path) -> dict[Kernel, list[str]]:
 
 
 def resources(cuobjdump: str, file: Path) -> dict[Kernel, machine_code.Resources]:
-    found = {}
-    architecture, kernel = "", None
-    for line in machine_code.dump(cuobjdump, "-res-usage", str(file)).splitlines():
-        if line.startswith("arch = "):
-            architecture = line.removeprefix("arch = ").strip()
-        elif "Function" in line:
-            kernel = Kernel.of(line, architecture)
-        elif "REG:" in line and kernel is not None:
-            numbers = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)}
-            found[kernel] = machine_code.Resources(numbers["REG"], numbers["STACK"], numbers["LOCAL"])
-    return found
+    used = machine_code.resources(cuobjdump, file)
+    named = ((Kernel.of(symbol, architecture), one) for (architecture, symbol), one in used.items())
+    return {kernel: one for kernel, one in named if kernel is not None}
 
 
 def _loops(code: list[tuple[int, str]]) -> Iterator[list[str]]:

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from tests.core import depthwise_machine_code, machine_code
+from fastconv import machine_code
+from tests.core import depthwise_machine_code
 from tests.core.depthwise_machine_code import Instructions, Kernel
 
 #: Instructions that an H200 (132 multiprocessors, 4 a clock of 32 lanes, 1.7 GHz) issues for each byte that its memory moves

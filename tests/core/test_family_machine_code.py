@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core import machine_code
+from fastconv.machine_code import Resources, dump, find_disassembler, find_module, resources
 
 KERNELS = re.compile(r"fastconv\d*\w*?(staged_conv|staged_wgrad|pointwise_gemm)")
 
@@ -17,7 +17,7 @@ def instructions(disassembler: str, module: Path) -> dict[str, list[str]]:
     """Of every kernel of these families, whatever the architecture, by architecture and symbol."""
     found: dict[str, list[str]] = {}
     architecture, lines = "", None
-    for line in machine_code.dump(disassembler, "-sass", str(module)).splitlines():
+    for line in dump(disassembler, "-sass", str(module)).splitlines():
         if line.startswith("arch = "):
             architecture = line.removeprefix("arch = ").strip()
         elif "Function :" in line:
@@ -28,22 +28,18 @@ def instructions(disassembler: str, module: Path) -> dict[str, list[str]]:
     return found
 
 
-def stacks(disassembler: str, module: Path) -> dict[str, tuple[int, int]]:
-    """Bytes of stack and of local memory by symbol, of those that have any."""
-    found, symbol = {}, ""
-    for line in machine_code.dump(disassembler, "-res-usage", str(module)).splitlines():
-        if "Function" in line:
-            symbol = line if KERNELS.search(line) else ""
-        elif "REG:" in line and symbol:
-            numbers = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)}
-            if numbers["STACK"] or numbers["LOCAL"]:
-                found[symbol] = (numbers["STACK"], numbers["LOCAL"])
-    return found
+def stacks(disassembler: str, module: Path) -> dict[tuple[str, str], Resources]:
+    """Of the kernels that have a stack or local memory, by architecture and symbol."""
+    return {
+        kernel: used
+        for kernel, used in resources(disassembler, module).items()
+        if KERNELS.search(kernel[1]) and (used.stack or used.local)
+    }
 
 
 @pytest.fixture(scope="module")
 def compiled() -> tuple[str, Path]:
-    disassembler, module = machine_code.find_disassembler(), machine_code.find_module()
+    disassembler, module = find_disassembler(), find_module()
     if disassembler is None:
         pytest.skip("no cuobjdump with nvdisasm beside it")
     if module is None:

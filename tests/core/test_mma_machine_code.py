@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from fastconv.machine_code import Resources, find_disassembler, find_module
 from tests.core import machine_code
-from tests.core.machine_code import Kernel, Resources
+from tests.core.machine_code import Kernel
 
 
 @pytest.fixture(scope="module")
 def disassembler() -> str:
-    found = machine_code.find_disassembler()
+    found = find_disassembler()
     if found is None:
         pytest.skip("no cuobjdump with nvdisasm beside it")
     return found
@@ -23,7 +24,7 @@ def disassembler() -> str:
 
 @pytest.fixture(scope="module")
 def module() -> Path:
-    found = machine_code.find_module()
+    found = find_module()
     if found is None:
         pytest.skip("fastconv._cuda was not built")
     return found

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.core import machine_code, pool_machine_code
+from fastconv.machine_code import find_disassembler, find_module
+from tests.core import pool_machine_code
 
 
 @pytest.fixture(scope="module")
 def disassembler() -> str:
-    found = machine_code.find_disassembler()
+    found = find_disassembler()
     if found is None:
         pytest.skip("no cuobjdump with nvdisasm beside it")
     return found
@@ -21,7 +22,7 @@ def disassembler() -> str:
 
 @pytest.fixture(scope="module")
 def module() -> Path:
-    found = machine_code.find_module()
+    found = find_module()
     if found is None:
         pytest.skip("fastconv._cuda was not built")
     return found
