@@ -85,7 +85,7 @@ class Launch {
       : problem_(problem),
         geometry_(problem.conv),
         kernel_(kernel),
-        narrow_(fused_kernels_of(problem.conv).best.narrow[0]),
+        narrow_(geometry_.is_narrow() ? kernel : fused_kernels_of(problem.conv).best.narrow[0]),
         parameters_(parameters_for(problem, geometry_, kernel.tile)),
         narrow_parameters_(parameters_for(problem, geometry_, narrow_.tile)),
         operands_(problem.conv, geometry_, workspace_) {

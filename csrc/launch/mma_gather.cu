@@ -359,8 +359,9 @@ Prepared prepare(const ConvProblem& whole, const std::string& text) {
   const auto& kernels = candidates_of(problem, geometry);
   const Config config = *parse_config(kernels, text);
   const Kernel<GatherParameters>& kernel = kernels[config.tile];
-  auto launch =
-      std::make_shared<GatherParts>(whole, kernel, kernels_of<GatherParameters>(problem).narrow[0], config.splits);
+  // Of a problem that is aligned, for tensors that are not.
+  const auto& narrow = geometry.is_narrow() ? kernel : kernels_of<GatherParameters>(problem).narrow[0];
+  auto launch = std::make_shared<GatherParts>(whole, kernel, narrow, config.splits);
   const Work work = work_of(problem, geometry, kernel.tile);
   const Machine machine = Machine::of(problem.target);
   Prepared prepared;
