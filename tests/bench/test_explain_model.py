@@ -46,7 +46,7 @@ def test_resnet50_gets_one_line_a_layer_and_a_summary(explanation):
 
 def test_columns_that_do_not_fit_are_named_and_all_are_there_where_there_is_room(explanation, store):
     moved = explanation.on("H200")
-    narrow, wide = as_text(moved, 90), as_text(moved, 400)
+    narrow, wide = as_text(moved, 90), as_text(moved, 500)
     assert "no room for" in narrow
     assert "occupancy" in " ".join(narrow.split("no room for")[1].split())
     assert "no room for" not in wide

@@ -55,10 +55,11 @@ def pools() -> None:
 
 
 def fused() -> None:
-    x = torch.ones(1, 8, 8, 8).half().contiguous(memory_format=torch.channels_last)
-    w = torch.ones(8, 8, 3, 3).half()
-    fastconv.conv2d_max_pool2d(x, w, pool_kernel_size=2)
-    fastconv.conv2d_global_max(x, w)
+    for channels in (8, 3):
+        x = torch.ones(1, channels, 8, 8).half().contiguous(memory_format=torch.channels_last)
+        w = torch.ones(8, channels, 3, 3).half()
+        fastconv.conv2d_max_pool2d(x, w, pool_kernel_size=2)
+        fastconv.conv2d_global_max(x, w)
 
 
 CASES = {
