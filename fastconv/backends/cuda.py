@@ -6,7 +6,6 @@ torch's allocator. Nothing here falls back to ATen.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import warnings
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from fastconv import emulator
 from fastconv.backends import packed_weights, unfused
+from fastconv.backends.limits import beyond_the_kernels
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import (
     ActivationBackwardProblem,
@@ -32,10 +32,6 @@ from fastconv.problem import (
 
 OLDEST_CAPABILITY = 80
 
-_LARGEST_INT32, _LARGEST_INT64 = 2**31 - 1, 2**63 - 1
-#: Fields of problems that are an int in the core; sizes and strides have 64 bits.
-_NUMBERS = ("kernel", "stride", "padding", "dilation", "groups")
-
 
 class CudaBackend:
     name = "cuda"
@@ -43,7 +39,7 @@ class CudaBackend:
     def unavailable(self, device_type: str) -> str:
         try:
             _module(device_type)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:  # not built; a wrong word in the emulator's environment
             return str(error)
         if device_type == "cuda" and not torch.cuda.is_available():
             return "torch finds no CUDA device"
@@ -55,7 +51,7 @@ class CudaBackend:
         if target.capability < OLDEST_CAPABILITY:
             reason = f"the kernels need compute capability 8.0 or later, {target.name} has {target.capability / 10}"
             return [Candidate(self.name, problem.op, "", reason)]
-        reason = _beyond_the_core(problem)
+        reason = beyond_the_kernels(problem)
         if reason:
             return [Candidate(self.name, problem.op, "", reason)]
         found = []
@@ -107,20 +103,6 @@ def _type_name(dtype: torch.dtype) -> str:
 
 def _sizes_and_strides(operand: Operand) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return operand.sizes, operand.strides
-
-
-def _beyond_the_core(problem: Problem) -> str:
-    """Why the numbers of the problem do not fit into the core's; empty where they do."""
-    if isinstance(problem, FusedProblem):
-        return _beyond_the_core(problem.conv) or _beyond_the_core(problem.pool)
-    for field in dataclasses.fields(problem):
-        value = getattr(problem, field.name)
-        if isinstance(value, Operand):
-            if max(*value.sizes, *value.strides) > _LARGEST_INT64:
-                return f"{field.name} of sizes {list(value.sizes)} has strides of more than 2**63 - 1"
-        elif field.name in _NUMBERS and max(value if isinstance(value, tuple) else (value,)) > _LARGEST_INT32:
-            return f"{field.name} is {value}; the kernels take up to 2**31 - 1"
-    return ""
 
 
 def _compiled_problem(module: ModuleType, problem: Problem, most_workspace_bytes: int | None = None) -> Any:

@@ -166,18 +166,22 @@ def test_names_of_backends():
     assert backends.get("cuda").name == "cuda"
 
 
+@pytest.mark.parametrize("name", ["cuda", "triton"])
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda x, w: fastconv.conv2d(x, w, stride=2**31, backend="cuda"), r"stride is \(2147483648, 2147483648\)"),
-        (lambda x, w: fastconv.conv2d(x, w[..., :1, :1], dilation=(1, 2**40), backend="cuda"), "dilation is"),
-        (lambda x, w: fastconv.conv2d(x, w, padding=2**31 - 1, backend="cuda"), r"y of sizes \[1, 3, .*2\*\*63 - 1"),
-        (lambda x, w: fastconv.max_pool2d(x, 2, stride=2**31, backend="cuda"), "stride is"),
+        (lambda x, w, name: fastconv.conv2d(x, w, stride=2**31, backend=name), r"stride is \(2147483648, 2147483648\)"),
+        (lambda x, w, name: fastconv.conv2d(x, w[..., :1, :1], dilation=(1, 2**40), backend=name), "dilation is"),
+        (
+            lambda x, w, name: fastconv.conv2d(x, w, padding=2**31 - 1, backend=name),
+            r"y of sizes \[1, 3, .*2\*\*63 - 1",
+        ),
+        (lambda x, w, name: fastconv.max_pool2d(x, 2, stride=2**31, backend=name), "stride is"),
     ],
 )
-def test_numbers_beyond_the_core_are_refused_in_words(call, words):
-    """Not with the text of the binding, which lists its signatures."""
+def test_numbers_beyond_the_kernels_are_refused_in_words(call, words, name):
+    """Not with the text of the binding, which lists its signatures, nor from inside of Triton."""
     x, w = torch.ones(1, 2, 4, 5), torch.ones(3, 2, 3, 3)
     with pytest.raises(RuntimeError, match=words) as error:
-        call(x, w)
+        call(x, w, name)
     assert "incompatible constructor arguments" not in str(error.value)

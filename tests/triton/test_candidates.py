@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 
+import fastconv
 from fastconv.backends.triton import backend
 from fastconv.backends.triton.backend import families
 from fastconv.backends.triton.family import ceil_div
@@ -217,3 +218,32 @@ def test_hints_never_promise_what_is_not_true():
     one_channel = OperandHints.of(Operand((2, 1, 5, 6), (30, 30, 6, 1)))
     assert one_channel.strides[1] == 0
     assert (one_channel.unit, one_channel.alignment) == (3, 2)
+
+
+def test_an_empty_batch_of_images_without_pixels():
+    x = torch.empty(0, 4, 0, 7)
+    y = fastconv.conv2d(x, torch.ones(6, 4, 3, 3), padding=2, backend="triton")
+    assert y.shape == (0, 6, 2, 9)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_dgrad_is_not_unrolled_for_a_stride_beyond_its_taps(groups):
+    """Compiled, a stride of a million would be a million comparisons."""
+    x, w = torch.ones(1, 4, 2, 1), torch.arange(36.0).reshape(4, 1, 3, 3).repeat(1, 4 // groups, 1, 1)
+    made = conv_problem(
+        "dgrad", (1, 4, 11, 3), tuple(w.shape), torch.float32, padding=(0, 0, 0, 0), stride=(8, 1000), groups=groups
+    )
+    steps = [
+        launch.constants[name]
+        for family in families().values()
+        if made.op in family.ops
+        for config in family.configs(made)
+        if not family.rejection(made, config)
+        for launch in family.launches(made, config)
+        for name in ("TAP_STEP_H", "TAP_STEP_W")
+        if name in launch.constants
+    ]
+    assert steps
+    assert max(steps) <= 3
+    y = fastconv.conv_transpose2d(x, w, stride=(8, 1000), groups=groups, backend="triton")
+    assert torch.equal(y, torch.nn.functional.conv_transpose2d(x, w, stride=(8, 1000), groups=groups))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fastconv.backends import unfused
+from fastconv.backends.limits import beyond_the_kernels
 from fastconv.plan import Candidate
 from fastconv.problem import FusedProblem, Problem
 
@@ -54,6 +55,9 @@ class TritonBackend:
 
     def candidates(self, problem: Problem) -> list[Candidate]:
         """Every configuration of every family that computes the problem's op, best first, the rejected ones last."""
+        reason = beyond_the_kernels(problem)
+        if reason:
+            return [Candidate(self.name, problem.op, "", reason)]
         found = [
             self._candidate(problem, family, config)
             for family in families().values()

@@ -10,8 +10,6 @@ p = m + (h_first + pad - first*dilation)/u - i*(dilation/g). A phase may have no
 
 from __future__ import annotations
 
-import math
-
 import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
@@ -25,7 +23,7 @@ from fastconv.backends.triton.gemm import (
     is_pointwise,
     vector_along,
 )
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
+from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, tap_step
 from fastconv.backends.triton.implicit_gemm import accumulate, finish
 from fastconv.backends.triton.numerics import aligned, stride_of, widen
 from fastconv.backends.triton.padding import unfolded
@@ -215,7 +213,7 @@ class ConvDgrad(GemmFamily):
         strides, constants = operand_arguments(x=problem.x, w=problem.w, y=problem.y)
         batch, _, height, width = problem.x.sizes
         _, _, taps_h, taps_w = problem.w.sizes
-        tap_steps = [u // math.gcd(u, dilation) for u, dilation in zip(problem.stride, problem.dilation, strict=True)]
+        tap_steps = [tap_step(problem, axis) for axis in (0, 1)]
         channel_tiles = ceil_div(shape.n, config.block_n)
         scalars = {
             "batch": batch,

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
+from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, tap_step
 from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, stride_of, widen
 from fastconv.backends.triton.padding import (
     along_the_image,
@@ -316,8 +316,7 @@ class GroupedDgrad(_Grouped):
         channels = problem.x.sizes[1]
         scalars |= {"channels": channels}
         constants |= {"C_ALIGNMENT": alignment(channels)}
-        for name, u, dilation in zip("HW", problem.stride, problem.dilation, strict=True):
-            constants[f"TAP_STEP_{name}"] = u // math.gcd(u, dilation)
+        constants |= {"TAP_STEP_H": tap_step(problem, 0), "TAP_STEP_W": tap_step(problem, 1)}
         return [
             Launch(
                 grouped_dgrad_kernel,

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from fastconv.problem import Operand, Problem
+from fastconv.problem import ConvProblem, Operand, Problem
 
 #: Elements beyond which more divisibility buys nothing: sixteen one-byte elements are one vector.
 _MOST = 16
@@ -91,3 +91,12 @@ def one_row(image: Operand) -> Operand:
 
 def rows_end_to_end(image: Operand) -> bool:
     return image.sizes[2] <= 1 or image.strides[2] == image.sizes[3] * image.strides[3]
+
+
+def tap_step(problem: ConvProblem, axis: int) -> int:
+    """How far apart the taps are that bring one input row to whole output rows; kernels are unrolled so many times.
+
+    At most the taps there are: a stride beyond them leaves one tap of each row and would be unrolled for nothing.
+    """
+    stride = problem.stride[axis]
+    return min(stride // math.gcd(stride, problem.dilation[axis]), problem.w.sizes[2 + axis])

@@ -68,8 +68,8 @@ def _pack(role: str, operand: Operand, wide: bool) -> Launch:
     if rows_end_to_end(operand):
         operand = one_row(operand)
     batch, channels, height, width = operand.sizes
-    block_w = min(triton.next_power_of_2(width), 64)
-    block_h = min(triton.next_power_of_2(height), 64 // block_w)
+    block_w = min(triton.next_power_of_2(max(width, 1)), 64)  # an empty batch may have images without pixels
+    block_h = min(triton.next_power_of_2(max(height, 1)), 64 // block_w)
     block_c = min(triton.next_power_of_2(channels), _TILE // (block_h * block_w), 64)
     tiles = ceil_div(channels, block_c) * ceil_div(height, block_h) * ceil_div(width, block_w)
     strides, constants = operand_arguments(x=operand)
