@@ -98,9 +98,8 @@ def backend(function: str, value: str | None) -> str:
 
 
 def group_count(function: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
-        raise TypeError(f"{function}(): groups is {value!r} of type {type(value).__name__}, but must be an int")
-    if _in_range(function, "groups", value, value) < 1:
+    value = _integer(function, "groups", value, value, "an int")
+    if value < 1:
         raise RuntimeError(
             f"{function}(): groups is {value}; non-positive groups is not supported, it must be 1 or more"
         )
@@ -247,6 +246,11 @@ def conv_padding(
                 f"{function}(): padding is {value}; negative padding is not supported, it must be 0 or more"
             )
         return sides
+    if isinstance(value, (tuple, list)) and len(value) not in (1, 2):
+        raise RuntimeError(
+            f"{function}(): padding is {value}; expected padding to be a single integer value or a list of 2 values to match "
+            "the convolution dimensions (vertical, horizontal), or 4 values (top, bottom, left, right)"
+        )
     vertical, horizontal = not_negative_pair(function, "padding", value)
     return vertical, vertical, horizontal, horizontal
 
@@ -261,7 +265,7 @@ def padding_value(function: str, mode: str, value: float, dtype: torch.dtype) ->
             'unless padding_mode is "constant"'
         )
     largest = torch.finfo(dtype).max
-    if abs(value) > largest and not math.isinf(value):
+    if abs(value) > largest and abs(value) != math.inf:  # of an int that no float holds isinf() is an error
         raise RuntimeError(
             f"{function}(): padding_value is {value}; value cannot be converted to type {dtype} without overflow, it must be "
             f"at most {largest}"
@@ -383,14 +387,15 @@ def check_pool(
     padding: Pair,
     dilation: Pair,
     ceil_mode: bool,
+    prefix: str = "",
 ) -> None:
-    """`sizes` are those of the input, [N, C, H, W]."""
+    """`sizes` are those of the input, [N, C, H, W]; `prefix` is what the function's names of these arguments begin with."""
     if padding[0] < 0 or padding[1] < 0:
-        raise RuntimeError(f"{function}(): padding is {padding}; pad must be non-negative")
+        raise RuntimeError(f"{function}(): {prefix}padding is {padding}; pad must be non-negative")
     if any(2 * padding[axis] > kernel[axis] for axis in (0, 1)):
         raise RuntimeError(
-            f"{function}(): padding is {padding}; pad should be at most half of effective kernel size, and at most half of "
-            f"kernel_size {kernel} with any dilation"
+            f"{function}(): {prefix}padding is {padding}; pad should be at most half of effective kernel size, and at most "
+            f"half of {prefix}kernel_size {kernel} with any dilation"
         )
     if sizes[1] < 1 or sizes[2] < 1 or sizes[3] < 1:
         raise RuntimeError(
@@ -404,7 +409,7 @@ def check_pool(
     if outputs[0] < 1 or outputs[1] < 1:
         raise RuntimeError(
             f"{function}(): Given input size: {tuple(sizes[1:])}. Calculated output size: {outputs}. Output size is too "
-            f"small: kernel_size {kernel} with dilation {dilation} must fit into the padded input"
+            f"small: {prefix}kernel_size {kernel} with dilation {dilation} must fit into the padded input"
         )
 
 

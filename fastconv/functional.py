@@ -228,7 +228,7 @@ def conv2d_max_pool2d(
     call = _pooled_convolution(
         name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
     )
-    arguments.check_pool(name, call.map_size, kernel, pool_stride, pool_padding, (1, 1), False)
+    arguments.check_pool(name, call.map_size, kernel, pool_stride, pool_padding, (1, 1), False, prefix="pool_")
     y, _ = library.conv2d_max_pool2d(*call.convolution, kernel, pool_stride, pool_padding, call.backend)
     return y if input.dim() == 4 else y.squeeze(0)
 

@@ -19,6 +19,13 @@ def test_pairs_in_every_form_that_pytorch_takes(two):
     assert torch.equal(fastconv.max_pool2d(x, two, two), F.max_pool2d(x, two, two))
 
 
+@pytest.mark.parametrize("two", [numpy.int64(2), torch.tensor(2)], ids=repr)
+def test_groups_in_every_form_that_pytorch_takes(two):
+    x, w = torch.randn(1, 4, 5, 5), torch.randn(4, 2, 2, 2)
+    for op, reference in ((fastconv.conv2d, F.conv2d), (fastconv.conv_transpose2d, F.conv_transpose2d)):
+        torch.testing.assert_close(op(x, w, groups=two), reference(x, w, groups=two))
+
+
 @pytest.mark.parametrize("stride", [None, (), []], ids=repr)
 def test_pool_without_stride_steps_by_its_kernel(stride):
     x = torch.randn(1, 2, 9, 9)

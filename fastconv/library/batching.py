@@ -6,6 +6,7 @@ come out of one wgrad.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -15,8 +16,29 @@ from fastconv.library import primitives
 
 
 def _rule(function: Callable) -> Callable:
-    torch.library.register_vmap(f"fastconv::{function.__name__}", function, lib=primitives.LIBRARY)
-    return function
+    @functools.wraps(function)
+    def rule(info, in_dims, *args):
+        return (
+            function(info, in_dims, *args) if info.batch_size else _mapped_over_nothing(function, info, in_dims, args)
+        )
+
+    torch.library.register_vmap(f"fastconv::{function.__name__}", rule, lib=primitives.LIBRARY)
+    return rule
+
+
+def _mapped_over_nothing(function: Callable, info, in_dims, args):
+    """One zero in place of nothing, since nothing of a group is no convolution; and none of what comes out."""
+    one = tuple(
+        arg.new_zeros([1 if axis == dim else size for axis, size in enumerate(arg.shape)])
+        if isinstance(dim, int)
+        else arg
+        for arg, dim in zip(args, in_dims, strict=True)
+    )
+    outputs, out_dims = function(info._replace(batch_size=1), in_dims, *one)
+    if not isinstance(outputs, tuple):
+        return outputs.narrow(out_dims, 0, 0), out_dims
+    none = [out if dim is None else out.narrow(dim, 0, 0) for out, dim in zip(outputs, out_dims, strict=True)]
+    return tuple(none), out_dims
 
 
 def _mapped_first(tensor: Tensor, dim: int | None, count: int) -> Tensor:

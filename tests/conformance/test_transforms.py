@@ -47,6 +47,17 @@ def test_vmap(pair, in_dims, x, w):
     close(torch.vmap(ours, in_dims)(xs, ws), torch.vmap(theirs, in_dims)(xs, ws))
 
 
+@pytest.mark.parametrize("in_dims", [(0, None), (1, None), (0, 0)], ids=str)
+def test_vmap_over_nothing(pair, in_dims, x, w):
+    """PyTorch has no answer where its groups come to zero; the op's own shape is ours."""
+    ours, theirs = pair
+    xs = torch.stack([x, x], in_dims[0])
+    ws = torch.stack([w, w]) if in_dims[1] is not None else w
+    y = torch.vmap(ours, in_dims)(xs.narrow(in_dims[0], 0, 0), ws if in_dims[1] is None else ws[:0])
+    assert y.shape == (0, *theirs(x, w).shape)
+    assert y.dtype == x.dtype
+
+
 def test_per_sample_gradients(pair, x, w):
     """vmap over grad: the reason people reach for torch.func."""
     ours, theirs = pair
