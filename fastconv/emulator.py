@@ -122,7 +122,11 @@ def device(name: str) -> Iterator[Device]:
         raise ValueError(f"device must be one of {', '.join(_DEVICES)}, got {name!r}")
     with _lock:
         _devices.append(name)
-        _apply_to_loaded()
+        try:
+            _apply_to_loaded()
+        except BaseException:
+            _devices.pop()
+            raise
     try:
         yield _DEVICES[name]
     finally:

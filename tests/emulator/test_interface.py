@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from fastconv import emulator
+from fastconv import backends, emulator
 
 
 def test_module_is_not_the_one_that_the_context_asks_for(probes):
@@ -93,6 +93,16 @@ def test_unknown_value_in_the_environment_is_taken(probes, monkeypatch, variable
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=says):
         emulator.module()
+    assert says in backends.unavailable("cuda", "cpu")  # what `fastconv info` prints
+
+
+def test_a_device_that_could_not_be_entered_is_played(probes, monkeypatch):
+    emulator.module()
+    monkeypatch.setenv("FASTCONV_EMULATOR_THREADS", "all")
+    with pytest.raises(ValueError, match="FASTCONV_EMULATOR_THREADS"), emulator.device("sm_80"):
+        pass
+    monkeypatch.delenv("FASTCONV_EMULATOR_THREADS")
+    assert emulator.current_device().capability == 90
 
 
 def test_bad_argument_is_taken(probes):
