@@ -7,7 +7,6 @@
 #include <optional>
 #include <variant>
 
-#include "launch/max_unpool.h"
 #include "launch/registry.h"
 
 #if FASTCONV_EMULATOR

@@ -1,14 +1,10 @@
 // The host's side of kernels/max_unpool.cuh.
 #pragma once
 
-#include "common/unpool_problem.h"
 #include "kernels/max_unpool.cuh"
 #include "launch/registry.h"
 
 namespace fastconv {
-
-// In registry.cu. LaunchArguments has (x, indices, y).
-const std::vector<KernelFamily<UnpoolProblem>>& families_of(UnpoolPass pass);
 
 extern const KernelFamily<UnpoolProblem> max_unpool;
 extern const KernelFamily<UnpoolProblem> max_unpool_gather;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/problem.h"
+#include "common/unpool_problem.h"
 #include "launch/launch.h"
 
 namespace fastconv {
@@ -24,8 +25,8 @@ struct Description {
   std::vector<std::pair<std::string, int64_t>> choices;  // of this kernel alone: tile sizes, splits
 };
 
-// (x, w, y, bias, residual), (x, y, offsets, indices), (x, w, y, bias, offsets or indices) or (x, sums); null where
-// absent. See docs/architecture.md.
+// (x, w, y, bias, residual), (x, y, offsets, indices), (x, indices, y), (x, w, y, bias, offsets or indices) or (x,
+// sums); null where absent. See docs/architecture.md.
 struct LaunchArguments {
   std::array<void*, 5> pointers{};
   void* workspace = nullptr;
@@ -98,6 +99,7 @@ std::string why_not(const KernelFamily<Problem>& family, const Problem& problem,
 // A new kernel is a new entry in these tables, in registry.cu.
 const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass);
 const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass pass);
+const std::vector<KernelFamily<UnpoolProblem>>& families_of(UnpoolPass pass);
 const std::vector<KernelFamily<ConvMaxPoolProblem>>& conv_max_pool_families();
 const std::vector<KernelFamily<ConvGlobalMaxProblem>>& conv_global_max_families();
 const std::vector<KernelFamily<ChannelSumProblem>>& channel_sum_families();
