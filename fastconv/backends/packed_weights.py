@@ -3,8 +3,9 @@
 Most tensor-core kernels read weights that were repacked first: a launch of its own that reads and writes the weights once. In
 inference the same weights come again with every call, so from the second call on the packed ones are kept, by the tensor that
 they were made of. They are made anew when PyTorch's version counter of the tensor, its storage, or its place in it is another:
-that is every in-place operation, optimizer step, load_state_dict, and every assignment to `.data` or `set_`. They go when the
-tensor goes, and the longest unused go where all together would exceed MOST_BYTES.
+that is every in-place operation, load_state_dict, and every assignment to `.data` or `set_`. They go when the tensor goes, and
+the longest unused go where all together would exceed MOST_BYTES. An optimizer's step drops those of its parameters, because
+fused optimizers (`fused=True`) do not count versions.
 
 Nothing is kept, and the launch packs for itself,
 
@@ -13,8 +14,9 @@ Nothing is kept, and the launch packs for itself,
 - of inference tensors, which have no version;
 - while a CUDA graph is being captured: a replay must read the weights as they are then.
 
-What cannot be seen is a write that bypasses the version counter: in-place operations on `w.data`, through numpy or DLPack, or
-by kernels of others. After those, call :func:`clear`, or `fastconv.dispatch.clear`.
+What cannot be seen is a write that bypasses the version counter: in-place operations on `w.data`, through numpy or DLPack, by
+collectives of torch.distributed, by the replay of a CUDA graph, or by kernels of others. After those, call :func:`clear`, or
+`fastconv.dispatch.clear`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from fastconv import recording
 
@@ -72,6 +75,22 @@ def clear() -> None:
     """Forgets all packed weights."""
     with _lock:
         _kept.clear()
+
+
+def _after_step(optimizer: Optimizer, *_: object) -> None:
+    """Forgets the weights that lie in the memory of the optimizer's parameters."""
+    if torch.compiler.is_compiling():
+        return  # a compiled step counts versions
+    with _lock:
+        if not _kept:
+            return
+        parameters = (p for group in optimizer.param_groups for p in group["params"] if p.layout is torch.strided)
+        changed = {parameter.untyped_storage()._cdata for parameter in parameters}
+        for name in [name for name, (_, kept) in _kept.items() if kept.state[2].cdata in changed]:
+            del _kept[name]
+
+
+register_optimizer_step_post_hook(_after_step)
 
 
 def kept_bytes() -> int:

@@ -93,6 +93,26 @@ def test_optimizer_steps_are_seen_and_training_keeps_nothing() -> None:
         torch.testing.assert_close(y.float(), wanted, rtol=2e-3, atol=2e-2)
 
 
+@pytest.mark.parametrize("alias", [False, True], ids=["the parameter", "an alias of it"])
+def test_a_fused_optimizer_which_counts_no_versions_is_seen(alias: bool) -> None:
+    x, other = half(*X), half(*W)
+    parameter = torch.nn.Parameter(half(*W).float())
+    w = parameter.detach() if alias else parameter
+    optimizer = torch.optim.SGD([parameter], lr=1, fused=True)
+    for _ in range(3):
+        launches(x, other)
+        with torch.no_grad():
+            convolve(x.float(), w)
+    kept = packed_weights.kept_bytes()
+    parameter.grad = torch.ones_like(parameter)
+    version = w._version
+    optimizer.step()
+    assert w._version == version, "this optimizer counts versions; the test is of one that does not"
+    assert other.numel() * 2 == packed_weights.kept_bytes() < kept, "what else is kept is not the optimizer's"
+    with torch.no_grad():
+        assert torch.equal(convolve(x.float(), w).double(), F.conv2d(x.double(), w.double(), padding=1))
+
+
 def test_a_dead_tensor_takes_its_packed_weights_along() -> None:
     x, w = half(*X), half(*W)
     for _ in range(3):
