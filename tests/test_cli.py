@@ -165,6 +165,8 @@ def test_explain_prints_a_table():
         (("no_such_module_here:make", "--input", "1x3x8x8"), "cannot be imported", 1),
         (("json:no_such_name", "--input", "1x3x8x8"), "has no 'no_such_name'", 1),
         (("json:JSONDecoder", "--input", "1x3x8x8"), "torch.nn.Module", 1),
+        (("math:pi", "--input", "1x3x8x8"), "pi is a float. Accepted is a torch.nn.Module", 1),
+        (("conv2d", "9999999999x9999x9x9"), "no room for a tensor of 9999999999x9999x9x9", 1),
     ],
 )
 def test_explain_errors_name_what_is_accepted(arguments, message, code):

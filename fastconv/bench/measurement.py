@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -83,6 +84,8 @@ def measure(
     for check in checks:
         guards.require_random(check.inputs)
     first = guards.require_precision(lambda: call.run(*call.prepare(inputs)), precision, call.arithmetic_visible)
+    if len(first) != len(checks[0].expected):
+        raise MeasurementError("wrong", f"{len(first)} outputs, not {len(checks[0].expected)}")
     dtypes = [tensor.dtype for tensor in first]
     output_bytes = sum(tensor.numel() * tensor.element_size() for tensor in first)
     del first
@@ -93,7 +96,10 @@ def measure(
     peak = device.peak_bytes(bind(call, inputs))
     cold = _time_cold(device, call, inputs, checks, accept, effort, generator)
     _require_no_head_start(device, bind(call, inputs), cold)
-    warm, size = _time_warm(device, bind(call, inputs), effort)
+    load(inputs, checks[3].inputs)
+    warm, size, outputs = _time_warm(device, bind(call, inputs), effort)
+    judge(outputs, outputs, checks[3].expected, checks[0].expected, accept)
+    del outputs
     _require_same_time_on_new_contents(device, call, inputs, size, generator)
     notes: list[str] = []
     graph = _time_graph(device, call, inputs, checks, accept, effort, notes)
@@ -190,19 +196,22 @@ def _require_no_head_start(device: Device, bound: Callable[[], Tensors], cold: S
     guards.require_no_head_start(cold.median, min(seconds))
 
 
-def _time_warm(device: Device, bound: Callable[[], object], effort: Effort) -> tuple[Sample, int]:
-    """Batches of calls in a row, each batch's events set against the host's clock; and how many calls a batch has."""
+def _time_warm(device: Device, bound: Callable[[], Any], effort: Effort) -> tuple[Sample, int, Any]:
+    """Batches of calls in a row, each batch's events set against the host's clock; how many calls a batch has; and what the
+    last call of the last batch returned, for a result that was timed to be judged."""
     size = 4
     while True:
-        device_seconds, _ = _one_batch(device, bound, size)
+        device_seconds = _one_batch(device, bound, size)[0]
         if device_seconds >= effort.batch_seconds / 2 or size >= 4096:
             break
         size = min(4096, max(2 * size, int(size * effort.batch_seconds / max(device_seconds, 1e-6))))
     batches = min(max(5, int(effort.seconds / max(device_seconds, 1e-6))), 20)
     seconds = []
     disagreements = []
+    outputs = None
     for _ in range(batches):
-        device_seconds, wall_seconds = _one_batch(device, bound, size)
+        del outputs  # its memory is free for the next batch, as it is between the calls of one
+        device_seconds, wall_seconds, outputs = _one_batch(device, bound, size)
         seconds.append(device_seconds / size)
         try:
             guards.require_clocks_agree(device_seconds, wall_seconds)
@@ -211,7 +220,7 @@ def _time_warm(device: Device, bound: Callable[[], object], effort: Effort) -> t
     # A busy host delays some batches; work hidden from the events delays nearly all of them.
     if len(disagreements) > batches // 2:
         raise disagreements[-1]
-    return Sample.of(seconds), size
+    return Sample.of(seconds), size, outputs
 
 
 def _require_same_time_on_new_contents(
@@ -236,23 +245,24 @@ def _require_same_time_on_new_contents(
     while len(pairs) < 12 and not guards.same_time(
         pairs
     ):  # a busy host delays some batches, what is remembered never all
-        staying, _ = _one_batch(device, lambda: call.run(*arguments), size)
-        twists_alone, _ = _one_batch(device, twist, size)
-        changing, _ = _one_batch(device, twist_and_run, size)
+        staying = _one_batch(device, lambda: call.run(*arguments), size)[0]
+        twists_alone = _one_batch(device, twist, size)[0]
+        changing = _one_batch(device, twist_and_run, size)[0]
         pairs.append((staying / size, (changing - twists_alone) / size))
     guards.require_same_time_on_new_contents(pairs)
 
 
-def _one_batch(device: Device, bound: Callable[[], object], size: int) -> tuple[float, float]:
+def _one_batch(device: Device, bound: Callable[[], Any], size: int) -> tuple[float, float, Any]:
     device.synchronize()
     begun = device.host_seconds()
     start = device.record()
-    for _ in range(size):
+    for _ in range(size - 1):
         bound()
+    outputs = bound()
     end = device.record()
     device.synchronize()
     wall = device.host_seconds() - begun
-    return device.seconds_between(start, end), wall
+    return device.seconds_between(start, end), wall, outputs
 
 
 def _time_graph(

@@ -84,8 +84,19 @@ class Row:
         fields = {name: value for name, value in fields.items() if name in names}
         for name in ("cold", "warm", "graph"):
             if fields.get(name):
-                fields[name] = Sample(**fields[name])
+                fields[name] = _sample(name, fields[name])
         return cls(**fields)
+
+
+def _sample(name: str, figures: Any) -> Sample:
+    """ValueError where the figures are not those of a sample, or its median is no time."""
+    try:
+        sample = Sample(**figures)
+        if 0 < sample.median < math.inf:
+            return sample
+    except TypeError:
+        pass
+    raise ValueError(f"{name} is {_short(figures)}, not a sample of times")
 
 
 def _finite(value: Any) -> Any:
@@ -144,26 +155,36 @@ def load(path: Path) -> Results:
     """A file of results; of a row that is there twice, the last. ValueError where the file is none."""
     environment: dict[str, Any] = {}
     rows: dict[str, Row] = {}
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break  # torn by an interruption
             raise ValueError(f"{path}:{number} is not JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}:{number} is {_short(record)}, not a record")
         if record.get("record") == "environment":
             if record.get("schema") != SCHEMA:
                 raise ValueError(f"{path} has schema {record.get('schema')}, and this version reads {SCHEMA}")
             environment |= {name: value for name, value in record.items() if name != "record"}
         elif record.get("record") == "row":
-            row = Row.from_dict(record)
+            try:
+                row = Row.from_dict(record)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}:{number} is not a row: {error}") from None
             rows[row.id] = row
     if not environment:
         raise ValueError(f"{path} holds no record of its environment; is it a file of `fastconv bench`?")
     results = Results(environment, list(rows.values()))
     set_ratios(results.rows)
     return results
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def set_ratios(rows: Iterable[Row]) -> None:

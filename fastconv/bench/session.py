@@ -83,6 +83,8 @@ def run(options: Options, console: Console) -> Finished:
     if not options.measured:
         gpu = gpu_named(options.gpu)
         facts |= {"predicted_gpu": gpu.name, "ceilings": dataclasses.asdict(gpu.ceilings())}
+    if options.resume:
+        require_same_device(path, facts)
     writer = Writer(path, facts, resume=options.resume)
     names = [name for case in job.cases for name in row_ids(case, options, job)]
     left = [name for name in names if name not in done]
@@ -142,7 +144,7 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
             )
         if quick and budget is None:
             budget = QUICK_BUDGET_WITHOUT_GPU
-    if budget is not None and budget <= 0:
+    if budget is not None and not budget > 0:  # nor is NaN
         raise ValueError(f"time_budget is {budget:g} seconds, but must be above 0")
     field = Field(
         backends if backends or alone else Field.backends,
@@ -175,6 +177,15 @@ def finished_rows(path: Path) -> set[str]:
     if not path.exists():
         return set()
     return {row.id for row in load(path).rows}
+
+
+def require_same_device(path: Path, facts: dict[str, Any]) -> None:
+    """A file has one heading: rows of two devices, or of predictions for two, would all be said to be of the last."""
+    if not path.exists():
+        return
+    before, now = load(path).title, Results(facts, []).title
+    if before != now:
+        raise ValueError(f"resume: {path} is of {before}, and this run would be of {now}; name another --output")
 
 
 def output_folder(options: Options) -> Path:

@@ -80,7 +80,10 @@ def explain(
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def tensor(*sizes: int) -> torch.Tensor:
-        made = torch.randn(sizes, dtype=number, device=where)
+        try:
+            made = torch.randn(sizes, dtype=number, device=where)
+        except RuntimeError as error:
+            fail(f"no room for a tensor of {'x'.join(map(str, sizes))}: {str(error).splitlines()[0]}")
         made = made.contiguous(memory_format=layout) if len(sizes) == 4 else made
         return made.requires_grad_(backward)
 
@@ -163,6 +166,10 @@ def load_model(target: str) -> torch.nn.Module:
     factory = getattr(module, factory_name, None)
     if factory is None:
         fail(f"{target}: {module_name} has no {factory_name!r}.")
+    if not callable(factory):
+        fail(
+            f"{target}: {factory_name} is a {type(factory).__name__}. Accepted is a torch.nn.Module or what makes one."
+        )
     model = factory if isinstance(factory, torch.nn.Module) else factory()
     if not isinstance(model, torch.nn.Module):
         fail(f"{target}: {factory_name} gave a {type(model).__name__}. Accepted is a torch.nn.Module.")

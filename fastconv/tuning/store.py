@@ -114,7 +114,7 @@ class Store:
             return {}
         try:
             return _parse(text, self.environment)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
             self._set_aside(str(error))
             return {}
 

@@ -317,6 +317,29 @@ def test_calls_left_out_in_a_row_of_them_are_caught(monkeypatch):
     assert timed(device, cheat(device)).warm.median < KERNEL / 5
 
 
+def garbage_in_a_row(device, calls):
+    """Garbage in next to no time, always another; but not while a graph is captured, nor where each call is waited for."""
+
+    def run(x, w):
+        out, begun = torch.empty(x.shape[0], w.shape[1]), device.host_seconds()
+        quick = begun - calls.get("ended", -1.0) < LAUNCH / 2 and calls["in a row"] >= 3 and device.recording is None
+        calls["in a row"] = calls["in a row"] + 1 if begun == calls.get("ended") else 0
+        device.launch(KERNEL / 50 if quick else KERNEL, out, lambda: torch.randn(out.shape) if quick else work(x, w))
+        calls["ended"] = device.host_seconds()
+        return [out]
+
+    return run
+
+
+def test_garbage_returned_only_in_a_long_row_of_calls_is_caught(monkeypatch):
+    """It differs from call to call and is as quick on new contents as on old: only a judged result of a timed row shows it."""
+    device = SimulatedDevice()
+    expect_caught("wrong", device, garbage_in_a_row(device, {"in a row": 0}))
+    monkeypatch.setattr(measurement, "judge", lambda *arguments: None)
+    device = SimulatedDevice()
+    assert timed(device, garbage_in_a_row(device, {"in a row": 0})).warm.median < KERNEL / 5
+
+
 def test_a_graph_that_only_copies_a_result_is_caught():
     def cheat(device):
         last = []
@@ -416,6 +439,7 @@ def test_a_mutated_input_is_caught(monkeypatch):
 
     expect_caught("mutated", CpuDevice(), run)
     without(monkeypatch, "require_unchanged")
+    monkeypatch.setattr(measurement, "judge", lambda *arguments: None)  # a row of such calls comes to another result
     timed(CpuDevice(), run)
 
 
@@ -511,6 +535,11 @@ def test_a_figure_above_the_roofline_is_an_error():
 
 def test_a_wrong_result_is_not_timed():
     expect_caught("wrong", CpuDevice(), lambda x, w: [work(x, w) * (1 + 1e-3)])
+
+
+@pytest.mark.parametrize("outputs", [0, 2])
+def test_too_few_and_too_many_outputs_are_wrong(outputs):
+    expect_caught("wrong", CpuDevice(), lambda x, w: [work(x, w)] * outputs)
 
 
 def test_an_empty_graph_is_caught():

@@ -8,8 +8,10 @@ from fastconv.bench.contestants import pytorch
 from fastconv.bench.hardware import gpu_named
 from fastconv.bench.names import UnknownNameError
 from fastconv.bench.runner import make_inputs
+from fastconv.bench.session import Options, make_job, require_same_device
 from fastconv.bench.suite import FAMILIES, load_suite, scaled_down, suite_names
 from fastconv.problem import Target
+from tests.bench.synthetic import measured, write
 
 LAYERS = [layer for name in suite_names() for layer in load_suite(name).layers]
 H200 = Target("cuda", 90, 132, "H200")
@@ -122,6 +124,22 @@ def test_an_unknown_name_is_an_error_that_names_the_known_ones(selection, what):
 def test_an_unknown_gpu_is_an_error_that_names_the_known_ones():
     with pytest.raises(UnknownNameError, match="A100, H100, H200"):
         gpu_named("V100")
+
+
+@pytest.mark.parametrize("budget", [0.0, -5.0, float("nan")])
+def test_a_time_budget_that_is_no_time_is_an_error(budget):
+    options = Options(Selection(quick=True), time_budget=budget, measured=False)
+    with pytest.raises(ValueError, match="time_budget is"):
+        make_job(options, select(options.selection), began=0.0)
+
+
+def test_a_run_of_one_device_is_not_resumed_on_another(tmp_path):
+    path = write(tmp_path / "r.jsonl", [measured(select(Selection())[0], "pytorch", 1.0)], device={"name": "one GPU"})
+    require_same_device(path, {"device": {"name": "one GPU"}})
+    require_same_device(tmp_path / "not there yet.jsonl", {"device": {"name": "one GPU"}})
+    for facts in ({"device": {"name": "another GPU"}}, {"predicted_gpu": "H200"}):
+        with pytest.raises(ValueError, match=r"resume: .* is of one GPU, and this run would be of"):
+            require_same_device(path, facts)
 
 
 def test_a_batch_below_one_is_an_error():

@@ -127,8 +127,9 @@ def test_a_process_killed_while_it_measures_leaves_its_times_and_holds_up_nobody
     [
         "", "{", "[]", "null", '"words"', '{"schema": 999, "environment": {}, "seconds": {}}', '{"schema": 1}',
         '{"schema": 1, "environment": {"gpu": "other"}, "seconds": {}}', "SECONDS:[]", "SECONDS:-1", 'SECONDS:"fast"',
-        "SECONDS:true", "\x00\x01", "SECONDS:NaN",
+        "SECONDS:true", "\x00\x01", "SECONDS:NaN", "SECONDS:1" + 400 * "0", 100_000 * "[",
     ],
+    ids=lambda text: text[:40],
 )  # fmt: skip
 def test_a_corrupt_or_stale_file_is_set_aside_with_a_warning_and_kept(tmp_path, text):
     path = Store(HERE, tmp_path).path
