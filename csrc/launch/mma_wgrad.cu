@@ -185,11 +185,11 @@ WgradParameters parameters_for(const ConvProblem& problem, const Geometry& geome
 
 // Chunks of channels can be stored whole, if the pointer is aligned.
 bool allows_vectors(const ConvProblem& problem, const Geometry& geometry) {
-  const auto& [sizes, strides] = problem.w;
+  const Operand& w = problem.w;
   const auto whole = [&](int dimension) {
-    return sizes[dimension] == 1 || strides[dimension] * geometry.element % 16 == 0;
+    return w.sizes[dimension] == 1 || w.strides[dimension] * geometry.element % 16 == 0;
   };
-  return strides[1] == 1 && whole(0) && whole(2) && whole(3);
+  return w.strides[1] == 1 && whole(0) && whole(2) && whole(3);
 }
 
 // A problem and a tile made ready: what is launched once pointers are there.
