@@ -274,47 +274,81 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
     }
   }
 
+  // Which weight the thread's sum number `n` (tap by tap, tile by tile) of element `i` of row tile `m` is for.
+  struct Weight {
+    bool exists;
+    int filter, tap_row, tap_column, channel_of_x;
+    int64_t place;  // in `partial`
+  };
+  const auto filter_of = [&](int m, int i) {
+    const int inside = warp_filter + 16 * m + g + 8 * (i >> 1), filter = first_filter + inside;
+    return filter < shape.all_filters && inside < p.tile_filters ? filter : -1;
+  };
+  const auto weight_of = [&](int m, int i, int n) {
+    const int column = 2 * t + (i & 1), tap = n / Unit::kColumnTiles, tile = n % Unit::kColumnTiles;
+    Weight weight{};
+    weight.filter = filter_of(m, i);
+    if (weight.filter < 0) return weight;
+    int channel;
+    if constexpr (kByWords) {
+      const uint32_t word = first_word + 8 * (tile / kTermsOfWord) + column;
+      const Term term = term_at<true>(shape, word * kTermsOfWord + tile % kTermsOfWord);
+      weight.exists = term.exists;
+      channel = weight.channel_of_x = term.channel;
+      weight.tap_row = term.row;
+      weight.tap_column = term.column;
+    } else {
+      const int of_warp = tile * 8 + column;
+      weight.channel_of_x = first_channel + warp_channel + of_warp;
+      channel = weight.channel_of_x - static_cast<int>(shape.group_filters.divide(weight.filter)) * p.group_channels;
+      weight.exists = of_warp < p.warp_channels && channel >= 0 && channel < p.group_channels;
+      weight.tap_row = shape.taps_across_divider.divide(tap);
+      weight.tap_column = tap - weight.tap_row * shape.taps_across;
+    }
+    weight.place =
+        (((int64_t{split} * shape.all_filters + weight.filter) * shape.taps_down + weight.tap_row) * shape.taps_across +
+         weight.tap_column) *
+            p.group_channels +
+        channel;
+    return weight;
+  };
+  const auto bias_place = [&](int filter) { return int64_t{split} * shape.all_filters + filter; };
+
   // Zeros beyond the last pixel times an infinity are NaN, as is what split TF32 cannot hold.
   const mma::Suspicion suspicion(range);
+  bool again = false;
 #pragma unroll
   for (int m = 0; m < Unit::kRowTiles; ++m) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int filter = first_filter + warp_filter + 16 * m + g + 8 * (i >> 1);
-      if (filter >= shape.all_filters || warp_filter + 16 * m + g + 8 * (i >> 1) >= p.tile_filters) continue;
-      if (wants_bias && t == 0 && i % 2 == 0) {
-        float sum = bias_sums[m][0][i];
-        if (suspicion(sum)) sum = exact_weight<Element>(p, filter, -1, 0, 0, split, split_count);
-        p.partial_bias[int64_t{split} * shape.all_filters + filter] = sum;
+      if (wants_bias && t == 0 && i % 2 == 0 && filter_of(m, i) >= 0) {
+        p.partial_bias[bias_place(filter_of(m, i))] = bias_sums[m][0][i];
+        again |= suspicion(bias_sums[m][0][i]);
       }
 #pragma unroll
       for (int n = 0; n < taps * Unit::kColumnTiles; ++n) {
-        const int column = 2 * t + (i & 1), tap = n / Unit::kColumnTiles, tile = n % Unit::kColumnTiles;
-        int channel, tap_row, tap_column, channel_of_x;
-        if constexpr (kByWords) {
-          const uint32_t word = first_word + 8 * (tile / kTermsOfWord) + column;
-          const Term term = term_at<true>(shape, word * kTermsOfWord + tile % kTermsOfWord);
-          if (!term.exists) continue;
-          channel = channel_of_x = term.channel;
-          tap_row = term.row;
-          tap_column = term.column;
-        } else {
-          const int of_warp = tile * 8 + column;
-          channel_of_x = first_channel + warp_channel + of_warp;
-          channel = channel_of_x - static_cast<int>(shape.group_filters.divide(filter)) * p.group_channels;
-          if (of_warp >= p.warp_channels || channel < 0 || channel >= p.group_channels) continue;
-          tap_row = shape.taps_across_divider.divide(tap);
-          tap_column = tap - tap_row * shape.taps_across;
-        }
-        float sum = sums[tap][m][tile][i];
-        if (suspicion(sum)) {
-          sum = exact_weight<Element>(p, filter, tap_row, tap_column, channel_of_x, split, split_count);
-        }
-        const int64_t place =
-            ((int64_t{split} * shape.all_filters + filter) * shape.taps_down + tap_row) * shape.taps_across +
-            tap_column;
-        p.partial[place * p.group_channels + channel] = sum;
+        const Weight weight = weight_of(m, i, n);
+        if (!weight.exists) continue;
+        const float sum = sums[n / Unit::kColumnTiles][m][n % Unit::kColumnTiles][i];
+        p.partial[weight.place] = sum;
+        again |= suspicion(sum);
       }
+    }
+  }
+  if (!again) return;
+  // Seldom, and so from memory and in a loop: unrolled, the exact sum's code would stand here for every sum.
+#pragma unroll 1
+  for (int j = 0; j < Unit::kRowTiles * 4; ++j) {
+    const int m = j / 4, i = j % 4, filter = filter_of(m, i);
+    if (wants_bias && t == 0 && i % 2 == 0 && filter >= 0 && suspicion(p.partial_bias[bias_place(filter)])) {
+      p.partial_bias[bias_place(filter)] = exact_weight<Element>(p, filter, -1, 0, 0, split, split_count);
+    }
+#pragma unroll 1
+    for (int n = 0; n < taps * Unit::kColumnTiles; ++n) {
+      const Weight weight = weight_of(m, i, n);
+      if (!weight.exists || !suspicion(p.partial[weight.place])) continue;
+      p.partial[weight.place] = exact_weight<Element>(p, weight.filter, weight.tap_row, weight.tap_column,
+                                                      weight.channel_of_x, split, split_count);
     }
   }
 }
