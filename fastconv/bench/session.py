@@ -174,14 +174,19 @@ def row_ids(case: Case, options: Options, job: Job) -> list[str]:
 
 def finished_rows(path: Path) -> set[str]:
     """What a resumed run need not do again: rows with a figure, and those that cannot have one."""
-    if not path.exists():
+    if not has_begun(path):
         return set()
     return {row.id for row in load(path).rows}
 
 
+def has_begun(path: Path) -> bool:
+    """Whether a run came as far as its first line: one that was interrupted before has nothing to go on with."""
+    return path.exists() and b"\n" in path.read_bytes()
+
+
 def require_same_device(path: Path, facts: dict[str, Any]) -> None:
     """A file has one heading: rows of two devices, or of predictions for two, would all be said to be of the last."""
-    if not path.exists():
+    if not has_begun(path):
         return
     before, now = load(path).title, Results(facts, []).title
     if before != now:

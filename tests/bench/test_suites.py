@@ -8,7 +8,7 @@ from fastconv.bench.contestants import pytorch
 from fastconv.bench.hardware import gpu_named
 from fastconv.bench.names import UnknownNameError
 from fastconv.bench.runner import make_inputs
-from fastconv.bench.session import Options, make_job, require_same_device
+from fastconv.bench.session import Options, finished_rows, make_job, require_same_device
 from fastconv.bench.suite import FAMILIES, load_suite, scaled_down, suite_names
 from fastconv.problem import Target
 from tests.bench.synthetic import measured, write
@@ -140,6 +140,15 @@ def test_a_run_of_one_device_is_not_resumed_on_another(tmp_path):
     for facts in ({"device": {"name": "another GPU"}}, {"predicted_gpu": "H200"}):
         with pytest.raises(ValueError, match=r"resume: .* is of one GPU, and this run would be of"):
             require_same_device(path, facts)
+
+
+@pytest.mark.parametrize("text", [None, "", '{"record": "environ'])
+def test_a_run_interrupted_before_its_first_line_is_begun_again(tmp_path, text):
+    path = tmp_path / "r.jsonl"
+    if text is not None:
+        path.write_text(text)
+    assert finished_rows(path) == set()
+    require_same_device(path, {"predicted_gpu": "H200"})
 
 
 def test_a_batch_below_one_is_an_error():
