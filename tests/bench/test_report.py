@@ -102,3 +102,11 @@ def test_a_predicted_row_holds_no_measured_time(predictions):
 def test_a_run_without_a_row_still_makes_a_report(tmp_path):
     results = load(write(tmp_path / "results.jsonl", [], predicted_gpu="H200"))
     assert report.write_all(results, tmp_path)
+
+
+def test_a_run_without_a_gpu_that_had_no_time_for_a_row_is_not_taken_for_a_measured_one(tmp_path):
+    results = load(write(tmp_path / "r.jsonl", [], predicted_gpu="H200"))
+    assert tables.is_predicted(results)
+    assert not tables.is_predicted(load(write(tmp_path / "m.jsonl", [], device={"name": "made-up GPU"})))
+    report.write_all(results, tmp_path)
+    assert "redicted" in (tmp_path / "report.html").read_text()

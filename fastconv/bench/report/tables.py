@@ -49,6 +49,9 @@ def _number(value: float | None, form: str) -> str:
 
 
 def is_predicted(results: Results) -> bool:
+    """Also of a run that had no time for a row: nothing was measured in it, so nothing of it is called a loss or none."""
+    if not results.rows:
+        return "predicted_gpu" in results.environment
     return any(row.kind == "predicted" for row in results.rows)
 
 
