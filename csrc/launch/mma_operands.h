@@ -131,7 +131,8 @@ void launch_to_channels_last(const Operand& operand, int groups, const void* sou
   const bool strides_aligned = (strides[0] * kElement % 16 == 0 || sizes[0] == 1) &&
                                (strides[2] * kElement % 16 == 0 || rows_touch) &&
                                (strides[1] * kElement % 16 == 0 || sizes[1] == 1);
-  parameters.vector_access = (strides[3] == 1 || sizes[3] == 1) && strides_aligned && is_aligned(source);
+  // A column of one is no excuse: where rows touch, the pixels of a run are the rows, pixel_stride apart.
+  parameters.vector_access = (strides[3] == 1 || parameters.pixels == 1) && strides_aligned && is_aligned(source);
   const int64_t blocks = sizes[0] * (rows_touch ? 1 : sizes[2]) * pixel_tiles * channel_tiles;
   launch_kernel({"to_channels_last", static_cast<unsigned>(blocks), kTransposeThreads, 0, kTransposeThreads},
                 to_channels_last<Element>, parameters,
