@@ -124,17 +124,28 @@ def test_groups_do_not_multiply_the_blocks(groups):
     """A grid over all filters of every group has as many times too many blocks as there are groups."""
 
     def grids(groups):
-        found = {}
+        """Of the direct kernel, which takes any groups, and of what was chosen."""
+        direct, chosen = {}, {}
+
+        def note(choice, _):
+            op = choice.problem.op
+            found = dispatch.candidates(choice.problem, "cuda")
+            direct[op] = next(one.details["grid"] for one in found if one.legal and one.kernel.startswith("direct"))
+            chosen[op] = choice.chosen.details["grid"]
+
         x, w = torch.randn(2, 64, 8, 8, requires_grad=True), torch.randn(64, 64 // groups, 3, 3, requires_grad=True)
-        with dispatch.listening(lambda choice, _: found.update({choice.problem.op: choice.chosen.details["grid"]})):
+        with dispatch.listening(note):
             y = fastconv.conv2d(x, w, padding=1, groups=groups, backend="cuda")
             torch.autograd.grad(y, (x, w), torch.randn_like(y))
-        return found
+        return direct, chosen
 
-    dense, grouped = grids(1), grids(groups)
+    dense, _ = grids(1)
+    grouped, chosen = grids(groups)
     assert set(dense) == set(grouped) == {"conv2d_fprop", "conv2d_dgrad", "conv2d_wgrad"}
     # Tiles that a group of one filter leaves almost empty are worth a few times the blocks, never G times.
     assert all(grouped[op] <= 2 * dense[op] for op in dense)
+    # A kernel of its own for groups has at least a plane of x or of y for every block.
+    assert all(grid <= max(2 * dense[op], 2 * 64) for op, grid in chosen.items())
 
 
 # Offsets beyond 32 bits. The storage is 4 GB of addresses; the kernels touch a few pages of it.
