@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -53,11 +54,30 @@ def find_disassembler() -> str | None:
 
 def dump(cuobjdump: str, *arguments: str) -> str:
     """What cuobjdump prints. subprocess.CalledProcessError where it fails."""
+    return _run(cuobjdump, arguments, None)
+
+
+def _run(cuobjdump: str, arguments: Sequence[str], folder: str | None) -> str:
     path = f"{Path(cuobjdump).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    done = subprocess.run(
-        [cuobjdump, *arguments], capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
-    )
-    return done.stdout
+    environment = {**os.environ, "PATH": path}
+    command = [cuobjdump, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder).stdout
+
+
+def disassemble(cuobjdump: str, file: Path, *words: str, architecture: str = "sm_*") -> str:
+    """The machine code of the sources of a module whose kernels have one of these words in their mangled names.
+
+    Each source's begins with a line "arch = sm_80". Of a module, only these are disassembled: all of it takes minutes.
+    """
+    if file.suffix == ".cubin":
+        return dump(cuobjdump, "-sass", str(file))
+    texts = []
+    with tempfile.TemporaryDirectory() as folder:
+        _run(cuobjdump, ["-xelf", "all", str(file.resolve())], folder)
+        for cubin in sorted(Path(folder).glob(f"*.{architecture}.cubin")):
+            if any(word.encode() in cubin.read_bytes() for word in words):
+                texts.append(f"arch = {cubin.suffixes[-2][1:]}\n{dump(cuobjdump, '-sass', str(cubin))}")
+    return "\n".join(texts)
 
 
 def resources(cuobjdump: str, file: Path) -> dict[tuple[str, str], Resources]:

@@ -66,7 +66,7 @@ def kernels(cuobjdump: str, file: Path) -> dict[Kernel, Instructions]:
     """The instructions of every depthwise kernel of a module or cubin, with their addresses."""
     found: dict[Kernel, Instructions] = {}
     architecture, kernel = "", None
-    for line in machine_code.dump(cuobjdump, "-sass", str(file)).splitlines():
+    for line in machine_code.disassemble(cuobjdump, file, "depthwise").splitlines():
         named = re.match(r"(?:arch = |\s*code for )(sm_\w+)", line)
         if named:
             architecture = named.group(1)

@@ -75,7 +75,7 @@ def main_loops(cuobjdump: str, module: Path, architecture: str) -> dict[Kernel, 
         if kernel is not None:
             loops[kernel] = _main_loop(lines)
 
-    for line in compiled_code.dump(cuobjdump, "-sass", "-arch", architecture, str(module)).splitlines():
+    for line in compiled_code.disassemble(cuobjdump, module, "3mma", architecture=architecture).splitlines():
         if "Function :" in line:
             finish()
             kernel, lines = Kernel.of(line, architecture), []

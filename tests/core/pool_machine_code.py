@@ -77,7 +77,7 @@ class Code:
 def _functions(cuobjdump: str, file: Path) -> dict[Kernel, list[tuple[int, str]]]:
     found: dict[Kernel, list[tuple[int, str]]] = {}
     architecture, kernel = "", None
-    for line in machine_code.dump(cuobjdump, "-sass", str(file)).splitlines():
+    for line in machine_code.disassemble(cuobjdump, file, "max_pool").splitlines():
         named = re.match(r"(?:arch = |\s*code for )(sm_\w+)", line)
         if named:
             architecture = named.group(1)

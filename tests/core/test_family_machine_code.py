@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastconv.machine_code import Resources, dump, find_disassembler, find_module, resources
+from fastconv.machine_code import Resources, disassemble, find_disassembler, find_module, resources
 
 KERNELS = re.compile(r"fastconv\d*\w*?(staged_conv|staged_wgrad|pointwise_gemm)")
 
@@ -17,7 +17,7 @@ def instructions(disassembler: str, module: Path) -> dict[str, list[str]]:
     """Of every kernel of these families, whatever the architecture, by architecture and symbol."""
     found: dict[str, list[str]] = {}
     architecture, lines = "", None
-    for line in dump(disassembler, "-sass", str(module)).splitlines():
+    for line in disassemble(disassembler, module, "staged", "pointwise").splitlines():
         if line.startswith("arch = "):
             architecture = line.removeprefix("arch = ").strip()
         elif "Function :" in line:
