@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 
@@ -78,6 +78,23 @@ def disassemble(cuobjdump: str, file: Path, *words: str, architecture: str = "sm
             if any(word.encode() in cubin.read_bytes() for word in words):
                 texts.append(f"arch = {cubin.suffixes[-2][1:]}\n{dump(cuobjdump, '-sass', str(cubin))}")
     return "\n".join(texts)
+
+
+def functions(text: str) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
+    """(architecture, line that names it, [(address, instruction)]) of each kernel in what `disassemble` returned."""
+    architecture, of_code, named = "", "", ""
+    code: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        if match := re.match(r"(?:arch = |\s*code for )(sm_\w+)", line):
+            architecture = match.group(1)
+        elif "Function :" in line:
+            if named:
+                yield of_code, named, code
+            of_code, named, code = architecture, line, []
+        elif match := re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line):
+            code.append((int(match.group(1), 16), match.group(2)))
+    if named:
+        yield of_code, named, code
 
 
 def resources(cuobjdump: str, file: Path) -> dict[tuple[str, str], Resources]:

@@ -65,18 +65,10 @@ Instructions = list[tuple[int, str]]
 def kernels(cuobjdump: str, file: Path) -> dict[Kernel, Instructions]:
     """The instructions of every depthwise kernel of a module or cubin, with their addresses."""
     found: dict[Kernel, Instructions] = {}
-    architecture, kernel = "", None
-    for line in machine_code.disassemble(cuobjdump, file, "depthwise").splitlines():
-        named = re.match(r"(?:arch = |\s*code for )(sm_\w+)", line)
-        if named:
-            architecture = named.group(1)
-        if "Function :" in line:
-            kernel = Kernel.of(line, architecture)
-            if kernel is not None:
-                found[kernel] = []
-        match = re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line)
-        if match and kernel is not None:
-            found[kernel].append((int(match.group(1), 16), match.group(2)))
+    for architecture, named, code in machine_code.functions(machine_code.disassemble(cuobjdump, file, "depthwise")):
+        kernel = Kernel.of(named, architecture)
+        if kernel is not None:
+            found[kernel] = code
     return found
 
 

@@ -76,18 +76,10 @@ class Code:
 
 def _functions(cuobjdump: str, file: Path) -> dict[Kernel, list[tuple[int, str]]]:
     found: dict[Kernel, list[tuple[int, str]]] = {}
-    architecture, kernel = "", None
-    for line in machine_code.disassemble(cuobjdump, file, "max_pool").splitlines():
-        named = re.match(r"(?:arch = |\s*code for )(sm_\w+)", line)
-        if named:
-            architecture = named.group(1)
-        if "Function :" in line:
-            kernel = Kernel.of(line, architecture)
-            if kernel is not None:
-                found[kernel] = []
-        match = re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line)
-        if match and kernel is not None:
-            found[kernel].append((int(match.group(1), 16), match.group(2)))
+    for architecture, named, code in machine_code.functions(machine_code.disassemble(cuobjdump, file, "max_pool")):
+        kernel = Kernel.of(named, architecture)
+        if kernel is not None:
+            found[kernel] = code
     return found
 
 
