@@ -135,6 +135,7 @@ class Session:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    preexec_fn=_heed_interrupts,
                 )
             except OSError as error:
                 file.write(f"{error}\n")
@@ -266,6 +267,11 @@ class Session:
                 if path.is_file() and path not in (archive, part) and self.out / "site" not in path.parents:
                     tar.add(path, arcname=str(path.relative_to(self.out)))
         os.replace(part, archive)
+
+
+def _heed_interrupts() -> None:
+    """A script that a shell started in the background ignores SIGINT, and would leave that to its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen) -> None:

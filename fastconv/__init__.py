@@ -19,6 +19,7 @@ from fastconv.functional import (
     max_unpool2d,
 )
 from fastconv.intercept import intercept
+from fastconv.registration import register_kernel, unregister_kernel
 
 __all__ = [
     "__version__",
@@ -36,5 +37,7 @@ __all__ = [
     "max_pool2d",
     "max_unpool2d",
     "nn",
+    "register_kernel",
     "revert",
+    "unregister_kernel",
 ]

@@ -58,9 +58,9 @@ __all__ = [
 #: What `backend=` accepts.
 BACKENDS = ("auto", *backends.NAMES)
 
-#: The order in which "auto" asks the backends, by device type and op; "*" is every op that is not named. Until choices are
-#: measured, a convolution on a GPU goes to cuDNN first, because our kernels that always work are not tuned; a pool does
-#: not, because ATen would have to turn int64 indices into offsets and back.
+#: The order in which "auto" asks the built-in backends, by device type and op; "*" is every op that is not named. Until
+#: choices are measured, a convolution on a GPU goes to cuDNN first, because our kernels that always work are not tuned; a
+#: pool does not, because ATen would have to turn int64 indices into offsets and back.
 AUTO_ORDER: dict[str, dict[str, tuple[str, ...]]] = {
     "cpu": {"*": ("aten",)},
     "cuda": {
@@ -154,7 +154,15 @@ def candidates(problem: Problem, backend: str = "auto") -> list[Candidate]:
             found.append(Candidate(name, problem.op, "", reason))
         else:
             found.extend(backends.get(name).candidates(problem))
+    if backend == "auto":
+        own = backends.get("registered").candidates(problem)
+        preferred = [candidate for candidate in own if _is_preferred(candidate)]
+        found = [*preferred, *found, *(candidate for candidate in own if not _is_preferred(candidate))]
     return found
+
+
+def _is_preferred(candidate: Candidate) -> bool:
+    return candidate.details.get("preferred", False)
 
 
 def _order(problem: Problem, backend: str) -> tuple[str, ...]:
@@ -179,7 +187,10 @@ def choose(problem: Problem, backend: str = "auto") -> Choice:
         why = f"auto on {problem.target.device_type} tensors is {order[0]}"
     else:
         why = f"auto on {problem.target.device_type} tensors: the first that can of {', '.join(order)}"
-    tuned = _tuned(problem, found, backend)
+    if backend == "auto" and _is_preferred(chosen):
+        why, tuned = "it was registered as preferred", None
+    else:
+        tuned = _tuned(problem, found, backend)
     if tuned is not None:
         chosen, reason = tuned
         why = reason if backend == "auto" else f"{why}; {reason}"

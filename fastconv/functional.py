@@ -61,7 +61,7 @@ def conv2d(
         activation: None, "identity", "relu", "leaky_relu" (slope 0.01), "silu", "gelu" (exact), "sigmoid", "hardswish" or
             "tanh".
         residual: a tensor of the output's sizes, added before the activation.
-        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+        backend: None or "auto" chooses; "cuda", "triton", "aten" and "registered" insist.
 
     Returns:
         [N, K, P, Q], or [K, P, Q] of an unbatched input. It is channels_last where input or weight is.

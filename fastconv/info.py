@@ -42,6 +42,8 @@ WAYS = {
     ("cuda", "cpu"): "the CUDA C++ kernels in the host emulator",
     ("triton", "cpu"): "the Triton kernels in Triton's interpreter",
     ("aten", "cpu"): "PyTorch's own kernels: oneDNN",
+    ("registered", "cuda"): "your own kernels (fastconv.register_kernel)",
+    ("registered", "cpu"): "your own kernels (fastconv.register_kernel)",
 }
 
 MODULES = ("_emulator", "_emulator_checked", "_cuda")

@@ -14,7 +14,7 @@ from fastconv.problem import Problem
 class Candidate:
     """One kernel and configuration of a backend, legal for a problem or rejected with a one-line reason."""
 
-    backend: str  # "cuda", "triton", "aten"
+    backend: str  # "cuda", "triton", "aten", "registered"
     kernel: str  # the kernel family: "direct_fprop", ...
     config: str  # prints itself: "128x128x32_s4_w4"; "" where a family has only one
     reason: str = ""  # why it cannot run; empty where it can

@@ -12,6 +12,7 @@ MODULES = {
     "cuda": "fastconv.backends.cuda",
     "triton": "fastconv.backends.triton",
     "aten": "fastconv.backends.aten",
+    "registered": "fastconv.backends.registered",
 }
 
 NAMES = tuple(MODULES)

@@ -17,6 +17,7 @@ class BackendName(str, enum.Enum):
     cuda = "cuda"
     triton = "triton"
     aten = "aten"
+    registered = "registered"
 
 
 class DeviceName(str, enum.Enum):

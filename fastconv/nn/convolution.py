@@ -37,7 +37,7 @@ class Conv2d(_Options, torch.nn.Conv2d):
 
     Args:
         activation: applied by the same kernel: None or one that :func:`fastconv.conv2d` knows.
-        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+        backend: None or "auto" chooses; "cuda", "triton", "aten" and "registered" insist.
 
     ``forward(input, residual=None)``: input [N, C, H, W] or [C, H, W]; residual of the output's sizes, added before the
     activation, so that the end of a residual block is one kernel. Errors as of :func:`fastconv.conv2d`.

@@ -21,7 +21,7 @@ class Conv2dMaxPool2d(_Options, torch.nn.Conv2d):
     Args:
         activation: applied before the pool: None or one that :func:`fastconv.conv2d` knows.
         pool_kernel_size, pool_stride, pool_padding: the window, as :func:`fastconv.max_pool2d` takes it.
-        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+        backend: None or "auto" chooses; "cuda", "triton", "aten" and "registered" insist.
 
     ``forward(input)``: [N, C, H, W] or [C, H, W]. Errors as of :func:`fastconv.conv2d_max_pool2d`.
 
@@ -80,7 +80,7 @@ class Conv2dGlobalMax(_Options, torch.nn.Conv2d):
     Args:
         activation: None or one that :func:`fastconv.conv2d` knows.
         return_indices: whether to return the places p * Q + q too.
-        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+        backend: None or "auto" chooses; "cuda", "triton", "aten" and "registered" insist.
 
     ``forward(input)``: [N, C, H, W] to [N, K], or [C, H, W] to [K]. Errors as of :func:`fastconv.conv2d_global_max`.
 

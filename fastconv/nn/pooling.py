@@ -28,7 +28,7 @@ class MaxPool2d(_WithBackend, torch.nn.MaxPool2d):
     """:class:`torch.nn.MaxPool2d` on fastconv's kernels, with all of its arguments.
 
     Args:
-        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+        backend: None or "auto" chooses; "cuda", "triton", "aten" and "registered" insist.
 
     ``forward(input)``: [N, C, H, W] or [C, H, W]; with return_indices a pair that :class:`torch.nn.MaxUnpool2d` takes.
 
@@ -54,7 +54,7 @@ class AdaptiveMaxPool2d(_WithBackend, torch.nn.AdaptiveMaxPool2d):
     """:class:`torch.nn.AdaptiveMaxPool2d` on fastconv's kernels, with all of its arguments.
 
     Args:
-        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+        backend: None or "auto" chooses; "cuda", "triton", "aten" and "registered" insist.
 
     ``forward(input)``: [N, C, H, W] or [C, H, W]; with return_indices a pair.
 
@@ -71,7 +71,7 @@ class MaxUnpool2d(_WithBackend, torch.nn.MaxUnpool2d):
     """:class:`torch.nn.MaxUnpool2d` on fastconv's kernels, with all of its arguments.
 
     Args:
-        backend: None or "auto" chooses; "cuda", "triton" and "aten" insist.
+        backend: None or "auto" chooses; "cuda", "triton", "aten" and "registered" insist.
 
     ``forward(input, indices, output_size=None)``: what :class:`MaxPool2d` with return_indices returned, put back.
 

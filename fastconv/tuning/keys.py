@@ -70,7 +70,8 @@ def _version(name: str) -> str:
 
 
 def candidate_key(candidate: Candidate) -> str:
-    return f"{candidate.backend}:{candidate.kernel}:{candidate.config}"
+    digest = candidate.details.get("digest")  # of a registered kernel's source
+    return f"{candidate.backend}:{candidate.kernel}:{candidate.config}{f'@{digest}' if digest else ''}"
 
 
 def problem_key(problem: Problem) -> str:

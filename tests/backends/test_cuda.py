@@ -162,7 +162,7 @@ def test_old_devices_are_refused_in_words():
 
 
 def test_names_of_backends():
-    assert set(backends.NAMES) == {"cuda", "triton", "aten"}
+    assert set(backends.NAMES) == {"cuda", "triton", "aten", "registered"}
     assert backends.get("cuda").name == "cuda"
 
 
