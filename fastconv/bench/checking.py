@@ -58,6 +58,7 @@ def check_twice(
     accuracies = []
     for number, check in enumerate(checks[:2]):
         load(inputs, check.inputs)
+        versions = guards.versions(inputs)
         arguments = call.prepare(inputs)
         device.synchronize()
         guards.poison_allocator(check.expected, dtypes)
@@ -68,6 +69,7 @@ def check_twice(
         results = results_at(device, mark, outputs)
         guards.require_own_memory(held, outputs)
         guards.require_unchanged(check.inputs, inputs)
+        guards.require_no_writes(versions, inputs)
         other = checks[1 - number].expected
         accuracies.append(judge(results, outputs, check.expected, other, accept))
         held = outputs

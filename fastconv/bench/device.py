@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fastconv.bench import guards
+from fastconv.bench import genuine, guards
 
 Outputs = Sequence[torch.Tensor]
 
@@ -140,7 +140,7 @@ class CpuDevice:
 
 
 for _owner in (CudaDevice, CpuDevice):
-    guards.watch(
+    genuine.watch(
         "timer",
         _owner,
         *("record", "seconds_between", "wait", "synchronize", "host_seconds", "flush_cache", "run_ahead", "capture"),

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fastconv.bench import guards
+from fastconv.bench import genuine, guards
 from fastconv.bench.checking import (
     Accept,
     Call,
@@ -76,11 +76,13 @@ def measure(
 
     `checks` are four, see `Check`.
     """
+    require_genuine, watched = genuine.require_genuine, genuine.watched()
+    require_genuine(watched)
     switches = switch_state()
-    guards.require_genuine_functions()
     generator = random.Random(seed)
     # The call sees one set of tensors whose contents change under it, without torch's version counter noticing.
     inputs = [tensor.clone(memory_format=torch.preserve_format) for tensor in checks[0].inputs]
+    versions = guards.versions(inputs)
     for check in checks:
         guards.require_random(check.inputs)
     first = guards.require_precision(lambda: call.run(*call.prepare(inputs)), precision, call.arithmetic_visible)
@@ -103,7 +105,8 @@ def measure(
     _require_same_time_on_new_contents(device, call, inputs, size, generator)
     notes: list[str] = []
     graph = _time_graph(device, call, inputs, checks, accept, effort, notes)
-    guards.require_genuine_functions()
+    require_genuine(watched)
+    guards.require_no_writes(versions, inputs)
     guards.require_same_switches(switches, switch_state())
     return Measurement(cold, warm, graph, accuracy, peak, output_bytes, notes)
 
@@ -291,3 +294,6 @@ def _time_graph(
     results = results_at(device, device.record(), graph.outputs)
     judge(results, graph.outputs, checks[3].expected, checks[0].expected, accept)
     return _time_warm(device, graph.replay, effort)[0]
+
+
+genuine.watch_harness("errors", "precision", "statistics", "guards", "checking", "measurement")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fastconv import dispatch
-from fastconv.bench import contestants, guards, surroundings
+from fastconv.bench import contestants, genuine, guards, surroundings
 from fastconv.bench.cases import Case
 from fastconv.bench.checking import Check
 from fastconv.bench.contestants import Contestant
@@ -235,3 +235,6 @@ def _release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+genuine.watch_harness("genuine", "rows", "surroundings", "runner")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fastconv.bench import genuine
 from fastconv.bench.guards import MeasurementError
 
 
@@ -50,13 +51,20 @@ _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Puts every setting back in the end. MeasurementError where one has changed and nothing else went wrong."""
+    """Puts every setting and every watched function back in the end.
+
+    MeasurementError where one has changed and nothing else went wrong.
+    """
     before = {name: get() for name, (get, _) in _SETTINGS.items()}
+    watched, put_back = genuine.watched(), genuine.put_back  # as they are before the contestant has run
     try:
         yield
     finally:
+        replaced = put_back(watched)
         changed = [name for name, (get, _) in _SETTINGS.items() if get() != before[name]]
         for name in changed:
             _SETTINGS[name][1](before[name])
+    if replaced:
+        raise MeasurementError(replaced[0][0], f"the call replaced {', '.join(name for _, name in replaced)}")
     if changed:
         raise MeasurementError("surroundings", f"the call left changed for the others: {', '.join(changed)}")

@@ -2,6 +2,7 @@
 
 import torch
 
+from fastconv.bench import measurement
 from fastconv.bench.checking import Call
 from fastconv.bench.contestants import pytorch
 from fastconv.bench.surroundings import settable_cudnn
@@ -42,6 +43,19 @@ def leaves_benchmark_limit(case):
 
     def run(*arguments):
         _set("benchmark_limit", 1)
+        return inner.run(*arguments)
+
+    return Call(run, inner.prepare)
+
+
+def replaces_the_judge(case):
+    """Right in the calls that are judged before the timing. Then it finds itself right."""
+    inner, judge, calls = pytorch(case), measurement.judge, []
+
+    def run(*arguments):
+        calls.append(1)
+        if len(calls) > 12:
+            measurement.judge = lambda *given: judge(given[2], given[2], *given[2:])
         return inner.run(*arguments)
 
     return Call(run, inner.prepare)

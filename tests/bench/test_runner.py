@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from fastconv.bench import runner
+from fastconv.bench import measurement, runner
 from fastconv.bench.cases import Case, Selection, select
 from fastconv.bench.contestants import ours, pytorch
 from fastconv.bench.device import CpuDevice
@@ -18,6 +18,7 @@ from fastconv.bench.results import set_ratios
 from fastconv.bench.runner import DeviceLostError, Field, make_checks, make_inputs, pytorch_accuracy, run_case
 from fastconv.bench.statistics import Sample
 from fastconv.bench.suite import load_suite, scaled_down, suite_names
+from tests.bench.cheats import replace
 
 UNREACHABLE = Ceilings("for tests", 1e18, dict.fromkeys(PRECISIONS, 1e21), measured=False)
 EFFORT = Effort(seconds=1e-3, least=2, most=3, batch_seconds=1e-4)
@@ -128,7 +129,7 @@ def test_a_warm_figure_above_the_arithmetic_peak_is_rejected(monkeypatch):
     case = Case(STEM, "fwd", "float32", "nchw", 2)
     ceilings = Ceilings("for tests", 1e18, {"float32": case.flops() / 1e-9}, measured=False)
     assert run(case, ceilings)[0]["fastconv-aten"].status == "ok"
-    monkeypatch.setattr(runner, "measure", flattered)
+    replace(monkeypatch, runner, "measure", flattered)
     row = run(case, ceilings)[0]["fastconv-aten"]
     assert row.status == "rejected"
     assert "above the roofline: warm" in row.reason
@@ -143,6 +144,15 @@ def test_a_contestant_that_slows_its_rivals_is_rejected_and_the_setting_put_back
     assert f"cudnn.{setting}" in rows[peer].reason
     assert getattr(torch.backends.cudnn, setting) == before
     assert rows["fastconv-aten"].status == "ok"
+
+
+def test_a_contestant_that_replaces_the_judge_is_rejected_and_the_next_meets_the_genuine_one():
+    judge, peer = measurement.judge, "tests.bench.peers:replaces_the_judge"
+    rows, _ = run(Case(STEM, "fwd", "float32", "nchw", 2), peers=(peer,))
+    assert rows[peer].status == "rejected"
+    assert "measurement.judge was replaced" in rows[peer].reason
+    assert rows["fastconv-aten"].status == "ok", rows["fastconv-aten"].reason
+    assert measurement.judge is judge
 
 
 def test_a_case_whose_reference_fails_is_rows_that_say_so():
