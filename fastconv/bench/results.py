@@ -11,7 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from fastconv.bench.cases import PASSES
+from fastconv.bench.fields import hints_of, require, short
+from fastconv.bench.hardware import Ceilings
 from fastconv.bench.statistics import Sample
+from fastconv.bench.suite import FAMILIES
 
 #: Raised by one whenever a field changes its meaning; files of another version are refused.
 SCHEMA = 1
@@ -80,23 +84,26 @@ class Row:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Row:
-        names = {field.name for field in dataclasses.fields(cls)}
-        fields = {name: value for name, value in fields.items() if name in names}
+        """ValueError names the field that is not what a row has there."""
+        hints = hints_of(cls)
+        fields = {name: value for name, value in fields.items() if name in hints}
+        for name in _REQUIRED:
+            if name not in fields:
+                raise ValueError(f"{name} is missing")
+        require(fields, hints | {"direction": Literal[PASSES], "family": Literal[FAMILIES]})
         for name in ("cold", "warm", "graph"):
             if fields.get(name):
-                fields[name] = _sample(name, fields[name])
+                fields[name] = Sample(**fields[name])
+                if not fields[name].median > 0:
+                    raise ValueError(f"the median of {name} is {fields[name].median:g} seconds, but must be above 0")
+        for name in _POSITIVE:
+            if fields.get(name) is not None and not fields[name] > 0:
+                raise ValueError(f"{name} is {fields[name]:g}, but must be above 0")
         return cls(**fields)
 
 
-def _sample(name: str, figures: Any) -> Sample:
-    """ValueError where the figures are not those of a sample, or its median is no time."""
-    try:
-        sample = Sample(**figures)
-        if 0 < sample.median < math.inf:
-            return sample
-    except TypeError:
-        pass
-    raise ValueError(f"{name} is {_short(figures)}, not a sample of times")
+_REQUIRED = ("kind", "key", "contestant", "role", "status", "family", "direction")
+_POSITIVE = ("ratio", "ratio_any_layout", "predicted_seconds", "predicted_roof_seconds")
 
 
 def _finite(value: Any) -> Any:
@@ -118,8 +125,34 @@ class Results:
 
     @property
     def title(self) -> str:
-        gpu = self.environment.get("device", {}).get("name", "")
-        return gpu or f"no GPU; predicted for {self.environment.get('predicted_gpu', '?')}"
+        gpu, predicted = self.environment.get("device", {}).get("name", ""), self.environment.get("predicted_gpu", "")
+        return gpu or (f"no GPU; predicted for {predicted}" if predicted else "a device whose name was not recorded")
+
+
+#: What the report and comparisons read of an environment, by type.
+_ENVIRONMENT = {
+    **dict.fromkeys(("driver", "cuda", "commit", "predicted_gpu", "incomplete"), str | None),
+    **dict.fromkeys(("versions", "gpu_state", "environment"), dict[str, str]),
+    "device": dict[str, Any],
+    "ceilings": Ceilings,
+}
+
+
+def _require_environment(record: dict[str, Any]) -> None:
+    """ValueError names the fact that is not what `environment.collect` or a worker would have written."""
+    require(record, _ENVIRONMENT)
+    require(
+        {f"the {name} of device": value for name, value in record.get("device", {}).items()},
+        {"the name of device": str},
+    )
+    if "ceilings" in record:
+        ceilings = Ceilings(**record["ceilings"])
+        rates = {"bytes_per_second": ceilings.bytes_per_second, **ceilings.flops_per_second}
+        if "float32" not in rates:
+            raise ValueError("flops_per_second of ceilings has no float32")
+        for name, value in rates.items():
+            if not value > 0:
+                raise ValueError(f"{name} of ceilings is {value:g}, but must be above 0")
 
 
 class Writer:
@@ -164,27 +197,31 @@ def load(path: Path) -> Results:
                 break  # torn by an interruption
             raise ValueError(f"{path}:{number} is not JSON: {error}") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{path}:{number} is {_short(record)}, not a record")
+            raise ValueError(f"{path}:{number} is {short(record)}, not a record")
         if record.get("record") == "environment":
             if record.get("schema") != SCHEMA:
-                raise ValueError(f"{path} has schema {record.get('schema')}, and this version reads {SCHEMA}")
+                raise ValueError(f"{path}:{number} has schema {record.get('schema')}, and this version reads {SCHEMA}")
+            try:
+                _require_environment(record)
+            except ValueError as error:
+                raise ValueError(f"{path}:{number} is not an environment: {error}") from None
             environment |= {name: value for name, value in record.items() if name != "record"}
         elif record.get("record") == "row":
             try:
                 row = Row.from_dict(record)
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}:{number} is not a row: {error}") from None
+            if row.kind == "predicted" and row.predicted_gpu not in ("", environment.get("predicted_gpu")):
+                raise ValueError(
+                    f"{path}:{number} is a prediction for {row.predicted_gpu}, and the file says that it is of "
+                    f"{environment.get('predicted_gpu', 'no prediction')}"
+                )
             rows[row.id] = row
     if not environment:
         raise ValueError(f"{path} holds no record of its environment; is it a file of `fastconv bench`?")
     results = Results(environment, list(rows.values()))
     set_ratios(results.rows)
     return results
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def set_ratios(rows: Iterable[Row]) -> None:
@@ -195,7 +232,9 @@ def set_ratios(rows: Iterable[Row]) -> None:
         if row.role == "baseline" and row.status == "ok" and row.cold is not None:
             baselines.setdefault(row.key, []).append(row)
     for row in rows:
-        if row.role != "ours" or row.cold is None or row.key not in baselines:
+        if row.status != "ok" or row.cold is None:
+            row.ratio = row.ratio_any_layout = None  # of a time that is not there
+        if row.role != "ours" or row.status != "ok" or row.cold is None or row.key not in baselines:
             continue
         rivals = baselines[row.key]
         own = [rival for rival in rivals if not rival.contestant.endswith(("-nchw", "-channels_last"))]

@@ -47,6 +47,23 @@ def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(measurements
     )
 
 
+@pytest.mark.parametrize("missing", ["warm", "graph", "pytorch_error", "flops", "bytes"])
+def test_a_row_that_lacks_a_figure_is_shown_with_the_others(tmp_path, missing):
+    rows = [measured(one, name, 3e-5) for one in cases() for name in ("pytorch", "fastconv-auto")]
+    for row in rows:
+        setattr(row, missing, 0 if missing in ("flops", "bytes") else None)
+    results = load(write(tmp_path / "results.jsonl", rows, device={"name": "made-up GPU"}, ceilings=CEILINGS.__dict__))
+    report.write_all(results, tmp_path)
+    assert "30.0" in tables.measured_rows(results).rows[0]
+
+
+def test_a_roofline_of_ceilings_that_nobody_knows_is_not_drawn(tmp_path):
+    rows = [measured(one, "fastconv-auto", 3e-5) for one in cases()]
+    results = load(write(tmp_path / "results.jsonl", rows, device={"name": "made-up GPU"}))
+    names = [path.name for path in report.write_all(results, tmp_path)]
+    assert not [name for name in names if name.startswith("roofline")]
+
+
 def test_every_loss_is_listed(measurements):
     lost = tables.losses(measurements)
     assert len(lost.rows) == 1

@@ -12,7 +12,7 @@ from fastconv.bench.hardware import Gpu, gpu_named, occupancy
 from fastconv.bench.names import UnknownNameError
 from fastconv.bench.results import Writer, load, set_ratios, write_csv
 from fastconv.bench.statistics import Sample, geometric_mean
-from tests.bench.synthetic import cases, measured, predicted, write
+from tests.bench.synthetic import CEILINGS, cases, measured, predicted, write
 
 DEVICE = {"device": {"name": "made-up GPU"}}
 
@@ -84,25 +84,81 @@ def test_an_interrupted_file_loads_and_goes_on(tmp_path):
 
 HEAD = '{"record": "environment", "schema": 1}\n'
 ROW = (
-    '{"record": "row", "key": "a", "contestant": "b", "kind": "measured", "role": "ours", "status": "ok", "cold": %s}\n'
+    '{"record": "row", "key": "a", "contestant": "b", "kind": "measured", "role": "ours", "status": "ok", '
+    '"family": "dense", "direction": "fwd", %s}\n'
 )
 
 
+def test_a_row_of_what_must_be_there_and_nothing_else_loads(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(HEAD + ROW % '"cold": {"median": 1, "p10": 1, "p90": 1, "count": 1}')
+    assert load(path).rows[0].cold.median == 1
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "line", "said"),
     [
-        "", "not json\n{}\n", '{"record": "environment", "schema": 999}\n', '{"record": "row"}\n',
-        HEAD + "[]\n", HEAD + "null\n" + HEAD, HEAD + 100_000 * "[" + "\n" + HEAD, HEAD + '{"record": "row"}\n',
-        *(HEAD + ROW % cold for cold in ("[1]", '{"median": 1}', '"quick"')),
-        *(HEAD + ROW % f'{{"median": {median}, "p10": 1, "p90": 1, "count": 1}}' for median in ("0", "-1", "NaN", '"1"')),
+        ("not json\n{}\n", 1, "not JSON"), ('{"record": "environment", "schema": 999}\n', 1, "schema 999"),
+        ('{"record": "row"}\n', 1, "kind is missing"), (HEAD + "[]\n", 2, "[], not a record"),
+        (HEAD + "null\n" + HEAD, 2, "null, not a record"), (HEAD + 100_000 * "[" + "\n" + HEAD, 2, "not JSON"),
+        *((HEAD + ROW % f'"cold": {cold}', 2, f"cold is {cold}") for cold in ("[1]", '{"median": 1}', '"quick"')),
+        *((HEAD + ROW % f'"cold": {{"median": {median}, "p10": 1, "p90": 1, "count": 1}}', 2, "cold") for median in
+          ("0", "-1", "NaN", '"1"', "true")),
+        (HEAD + ROW % '"direction": "sideways"', 2, "must be one of fwd, dgrad, wgrad, fwd+bwd"),
+        (HEAD + ROW % '"family": "sparse"', 2, "must be one of dense"),
+        (HEAD + ROW % '"kind": "guessed"', 2, "must be one of measured, predicted"),
+        (HEAD + ROW % '"flops": "many"', 2, 'flops is "many", but must be a whole number'),
+        (HEAD + ROW % '"notes": "one"', 2, "a list"), (HEAD + ROW % '"counted": {"sectors": "x"}', 2, "counted"),
+        (HEAD + ROW % '"ratio": -1', 2, "ratio is -1, but must be above 0"),
+        (HEAD + ROW % '"kind": "predicted", "predicted_gpu": "A100"', 2, "a prediction for A100"),
     ],
-    ids=lambda text: text[-60:].strip(),
+    ids=lambda one: str(one)[-60:].strip(),
 )  # fmt: skip
-def test_a_file_that_is_no_result_is_an_error(tmp_path, text):
+def test_a_line_that_is_no_result_is_an_error_that_names_file_and_line(tmp_path, text, line, said):
     path = tmp_path / "r.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(str(path))):
+    with pytest.raises(ValueError, match=re.escape(f"{path}:{line} ")) as caught:
         load(path)
+    assert said in str(caught.value)
+
+
+def test_an_empty_file_is_an_error(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text("")
+    with pytest.raises(ValueError, match="no record of its environment"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("device", "H200", "device is \"H200\", but must be an object"), ("device", {"name": 3}, "the name of device is 3"),
+        ("device", None, "device is null"), ("versions", ["torch"], "versions is"), ("versions", {"torch": 2}, "versions is"),
+        ("gpu_state", "hot", "gpu_state is"), ("environment", {"CXX": None}, "environment is"),
+        ("predicted_gpu", 200, "predicted_gpu is 200"), ("incomplete", ["a"], "incomplete is"), ("driver", {}, "driver is"),
+        ("ceilings", 5, "ceilings is 5, but must be an object of source, bytes_per_second"),
+        ("ceilings", {**CEILINGS.__dict__, "measured": "yes"}, "ceilings is"),
+        ("ceilings", {**CEILINGS.__dict__, "bytes_per_second": 0}, "bytes_per_second of ceilings is 0"),
+        ("ceilings", {**CEILINGS.__dict__, "flops_per_second": {}}, "no float32"),
+        ("ceilings", {**CEILINGS.__dict__, "flops_per_second": {"float32": -1.0}}, "float32 of ceilings is -1"),
+        ("ceilings", {"source": "a datasheet"}, "ceilings is"),
+    ],
+)  # fmt: skip
+def test_an_environment_that_nobody_wrote_is_an_error_that_names_file_and_line(tmp_path, name, value, said):
+    path = write(tmp_path / "r.jsonl", [measured(cases()[0], "pytorch", 1.0)], **{name: value})
+    with pytest.raises(ValueError, match=re.escape(f"{path}:1 is not an environment: ")) as caught:
+        load(path)
+    assert said in str(caught.value)
+
+
+def test_a_file_that_does_not_name_its_device_is_not_taken_for_a_prediction(tmp_path):
+    assert "predicted" not in load(write(tmp_path / "r.jsonl", [measured(cases()[0], "pytorch", 1.0)])).title
+
+
+def test_a_ratio_of_a_time_that_is_not_there_is_dropped(tmp_path):
+    row = measured(cases()[0], "fastconv-cuda", 1.0)
+    row.ratio, row.cold = 2.0, None
+    assert load(write(tmp_path / "r.jsonl", [row])).rows[0].ratio is None
 
 
 def test_the_ratio_is_to_the_best_baseline_on_the_same_tensors():
@@ -129,9 +185,9 @@ def test_csv_has_every_row_with_times_in_microseconds(tmp_path):
 
 
 def two_files(tmp_path, make=measured):
-    chosen = cases()
-    before = write(tmp_path / "a.jsonl", [make(one, "fastconv-cuda", 2e-5) for one in chosen], **DEVICE)
-    after = write(tmp_path / "b.jsonl", [make(one, "fastconv-cuda", 1e-5) for one in chosen[1:]], **DEVICE, driver="2")
+    chosen, facts = cases(), DEVICE if make is measured else {"predicted_gpu": "H200"}
+    before = write(tmp_path / "a.jsonl", [make(one, "fastconv-cuda", 2e-5) for one in chosen], **facts)
+    after = write(tmp_path / "b.jsonl", [make(one, "fastconv-cuda", 1e-5) for one in chosen[1:]], **facts, driver="2")
     return str(before), str(after)
 
 
@@ -156,7 +212,7 @@ def test_two_contestants_of_one_file_compare(tmp_path):
 def test_a_measurement_and_a_prediction_do_not_compare(tmp_path):
     one = cases()[0]
     a = write(tmp_path / "a.jsonl", [measured(one, "fastconv-cuda", 1e-5)])
-    b = write(tmp_path / "b.jsonl", [predicted(one, "fastconv-cuda", 1e-5)])
+    b = write(tmp_path / "b.jsonl", [predicted(one, "fastconv-cuda", 1e-5)], predicted_gpu="H200")
     with pytest.raises(ValueError, match="predicted"):
         comparison.compare(str(a), str(b))
 

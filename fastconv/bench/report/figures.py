@@ -43,7 +43,8 @@ def draw_all(results: Results) -> dict[str, Drawing]:
     predicted = is_predicted(results)
     for precision in dict.fromkeys(row.precision for row in rows):
         chosen = [row for row in rows if row.precision == precision]
-        drawings[f"roofline-{precision}"] = roofline(results, chosen, precision, who)
+        if (ceilings := ceilings_of(results)) is not None:
+            drawings[f"roofline-{precision}"] = roofline(results, chosen, precision, who, ceilings)
     if predicted:
         drawings.update(_bars_by_suite(rows, who, predicted=True, gpu=rows[0].predicted_gpu))
         return drawings
@@ -55,11 +56,12 @@ def draw_all(results: Results) -> dict[str, Drawing]:
     return drawings
 
 
-def ceilings_of(results: Results) -> Ceilings:
+def ceilings_of(results: Results) -> Ceilings | None:
+    """Those measured in the run, or the datasheet's of the GPU that was predicted for; None where neither is known."""
     if found := results.environment.get("ceilings"):
         return Ceilings(**found)
-    name = results.environment.get("predicted_gpu", "")
-    return GPUS[name if name in GPUS else "H100"].ceilings()
+    name = results.environment.get("predicted_gpu")
+    return GPUS[name].ceilings() if name in GPUS else None
 
 
 def _style(axes, title: str) -> None:
@@ -69,13 +71,12 @@ def _style(axes, title: str) -> None:
     axes.set_axisbelow(True)
 
 
-def roofline(results: Results, rows: Sequence[Row], precision: str, who: str) -> Drawing:
+def roofline(results: Results, rows: Sequence[Row], precision: str, who: str, ceilings: Ceilings) -> Drawing:
     predicted = is_predicted(results)
-    ceilings = ceilings_of(results)
     figure = Figure(figsize=(10, 6.2), layout="constrained")
     axes = figure.add_subplot()
     peak, bandwidth = ceilings.flops_for(precision) / 1e12, ceilings.bytes_per_second
-    points = [(row, seconds) for row in rows if (seconds := _seconds(row))]
+    points = [(row, seconds) for row in rows if (seconds := _seconds(row)) and row.flops and row.bytes]
     intensities = [row.flops / row.bytes for row, _ in points] or [1.0]
     low, high = min(intensities) / 2, max(*intensities, peak * 1e12 / bandwidth) * 3
     x = numpy.geomspace(low, high, 200)
@@ -127,7 +128,7 @@ def _best_baselines(results: Results, rows: Sequence[Row]) -> list[tuple[Row, fl
     wanted = {row.key for row in rows}
     best: dict[str, Row] = {}
     for row in results.rows:
-        if row.role == "baseline" and row.cold is not None and row.key in wanted:
+        if row.role == "baseline" and row.status == "ok" and row.cold and row.flops and row.bytes and row.key in wanted:
             held = best.get(row.key)
             if held is None or row.cold.median < held.cold.median:
                 best[row.key] = row

@@ -145,7 +145,8 @@ _CASE = (
 )
 _KERNEL = Column("kernel", lambda row: " ".join(filter(None, (row.kernel, row.config))))
 _ERROR = Column(
-    "error / PyTorch's", lambda row: None if row.error is None else f"{row.error:.1e} / {row.pytorch_error:.1e}"
+    "error / PyTorch's",
+    lambda row: None if row.error is None else f"{row.error:.1e} / {_number(row.pytorch_error, '.1e') or '?'}",
 )
 
 _MEASURED = (
@@ -153,7 +154,7 @@ _MEASURED = (
     _KERNEL,
     Column("cold us", lambda row: microseconds(row.cold.median), numeric=True),
     Column("p10 to p90", lambda row: f"{microseconds(row.cold.p10)} to {microseconds(row.cold.p90)}"),
-    Column("warm us", lambda row: microseconds(row.warm.median), numeric=True),
+    Column("warm us", lambda row: microseconds(row.warm.median if row.warm else None), numeric=True),
     Column("graph us", lambda row: microseconds(row.graph.median if row.graph else None), numeric=True),
     Column("TFLOP/s", lambda row: _number(row.tflops, ".1f"), numeric=True),
     Column("GB/s", lambda row: _number(row.gbytes_per_second, ".0f"), numeric=True),
