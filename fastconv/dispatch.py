@@ -31,6 +31,7 @@ from fastconv.make_problem import (
 )
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import Problem, Target
+from fastconv.tuning.mode import mode
 from fastconv.validity import validate
 
 __all__ = [
@@ -198,6 +199,7 @@ def choose(problem: Problem, backend: str = "auto") -> Choice:
 
 
 def _tuned(problem: Problem, found: Sequence[Candidate], backend: str) -> tuple[Candidate, str] | None:
+    mode()  # a wrong word in FASTCONV_TUNE is an error on a CPU too, where nothing is tuned
     if problem.target.device_type != "cuda":
         return None
     from fastconv.tuning import choice  # files, locks, platform folders: not needed by those who only ever use a CPU

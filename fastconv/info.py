@@ -20,6 +20,7 @@ import torch
 from fastconv import backends as backend_registry
 from fastconv._version import __version__
 from fastconv.tuning import tables
+from fastconv.tuning.mode import mode
 from fastconv.tuning.store import default_folder
 
 #: Libraries whose version changes what fastconv does.
@@ -60,6 +61,7 @@ def collect() -> dict[str, Any]:
         "backends": backends(),
         "caches": caches(),
         "environment": environment(),
+        "problems": problems(),
     }
 
 
@@ -167,6 +169,15 @@ def caches() -> dict[str, str]:
 def environment() -> dict[str, str]:
     pattern = re.compile("|".join(f"(?:{variable})" for variable in VARIABLES))
     return {name: os.environ[name] for name in sorted(os.environ) if pattern.fullmatch(name)}
+
+
+def problems() -> list[str]:
+    """What is wrong with the environment: calls will fail until it is mended."""
+    try:
+        mode()
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _cpu_name() -> str:

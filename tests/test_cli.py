@@ -12,8 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 import fastconv
-from fastconv import backends, info
+from fastconv import backends, dispatch, info
 from fastconv.cli import app
+from fastconv.cli.models import load_model
 from fastconv.cli.options import parse_pair, parse_size
 
 TWO_LAYERS = """
@@ -145,6 +146,39 @@ def test_explain_runs_a_model_and_names_its_layers(tmp_path, monkeypatch, factor
     assert any(call["is_backward"] for call in found[2:])
 
 
+@pytest.mark.parametrize(
+    ("padding", "sides"),
+    [("1", [1, 1, 1, 1]), ("1x2", [1, 1, 2, 2]), ("0x1x2x3", [0, 1, 2, 3]), ("same", [1, 1, 1, 1]), ("valid", [0] * 4)],
+)
+def test_explain_takes_every_padding_of_a_convolution(padding, sides):
+    [call] = calls("conv2d", "1x2x5x5", "--padding", padding, "--padding-mode", "constant", "--padding-value", "2")
+    assert call["problem"]["padding"] == sides
+    mode, value = call["problem"]["padding_mode"], call["problem"]["padding_value"]
+    assert (mode, value) == (("constant", 2.0) if any(sides) else ("zeros", 0.0))
+
+
+def test_explain_describes_a_convolution_with_a_pool():
+    [call] = calls(
+        *("conv2d_max_pool2d", "1x2x12x12", "--padding", "1x1x1x1", "--padding-mode", "reflect", "--pool-kernel", "3"),
+        *("--pool-stride", "2x1", "--pool-padding", "1", "--backend", "cuda", "--activation", "silu"),
+    )
+    conv, pool = call["problem"]["conv"], call["problem"]["pool"]
+    assert call["op"] == "conv2d_max_pool2d"
+    assert (conv["padding"], conv["padding_mode"], conv["activation"]) == ([1, 1, 1, 1], "reflect", "silu")
+    assert (pool["kernel"], pool["stride"], pool["padding"]) == ([3, 3], [2, 1], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("op", "activation"), [("conv2d", "identity"), ("conv2d_max_pool2d", "relu"), ("conv2d_global_max", "identity")]
+)
+def test_explain_leaves_the_activation_to_the_function_where_none_is_named(op, activation):
+    [call] = calls(op, "1x2x6x6", "--backend", "cuda")
+    assert (call["op"].removesuffix("_fprop"), call["problem"].get("conv", call["problem"])["activation"]) == (
+        op,
+        activation,
+    )
+
+
 def test_explain_prints_a_table():
     printed = run("explain", "conv2d", "1x2x5x5")
     assert "conv2d_fprop" in printed
@@ -154,7 +188,7 @@ def test_explain_prints_a_table():
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (("conv3d", "1x2x3x3"), "conv2d, conv_transpose2d, max_pool2d", 2),
+        (("conv3d", "1x2x3x3"), "conv2d, conv_transpose2d, max_pool2d, conv2d_max_pool2d, conv2d_global_max", 2),
         (("conv2d",), "second argument", 2),
         (("conv2d", "1x2"), "NxCxHxW and CxHxW", 2),
         (("conv2d", "1x2x5x5", "--dtype", "int8"), "bfloat16", 2),
@@ -166,6 +200,26 @@ def test_explain_prints_a_table():
         (("json:no_such_name", "--input", "1x3x8x8"), "has no 'no_such_name'", 1),
         (("json:JSONDecoder", "--input", "1x3x8x8"), "torch.nn.Module", 1),
         (("math:pi", "--input", "1x3x8x8"), "pi is a float. Accepted is a torch.nn.Module", 1),
+        (("conv2d", "1x2x5x5", "--padding-mode", "mirror"), "padding_mode is 'mirror', but must be one of 'zeros'", 1),
+        (("conv2d", "1x2x5x5", "--padding", "9", "--padding-mode", "reflect"), "it must be at most 4", 1),
+        (("conv2d", "1x2x5x5", "--padding", "1", "--padding-value", "3"), "must be 0 unless padding_mode is", 1),
+        (("conv2d", "1x2x5x5", "--padding", "1x2x3"), "or 4 values (top, bottom, left, right)", 1),
+        (("conv2d", "1x2x5x5", "--padding", "0x-1x0x0"), "negative padding is not supported", 1),
+        (("conv2d", "1x2x5x5", "--padding", "smae"), "padding must be 'same', 'valid'", 1),
+        (("max_pool2d", "1x2x5x5", "--padding", "1x1x1x1"), "padding", 1),
+        (
+            ("max_pool2d", "1x2x5x5", "--padding-mode", "reflect"),
+            "--padding-mode is not for max_pool2d. It is for conv2d,",
+            2,
+        ),
+        (("conv2d", "1x2x5x5", "--ceil-mode"), "--ceil-mode is not for conv2d. It is for max_pool2d", 2),
+        (
+            ("conv2d", "1x2x5x5", "--pool-kernel", "2"),
+            "--pool-kernel is not for conv2d. It is for conv2d_max_pool2d",
+            2,
+        ),
+        (("json:dumps", "--input", "1x2x5x5", "--groups", "2"), "--groups is for a single op, not for a model", 2),
+        (("conv2d", "1x2x5x5", "--input", "1x2x5x5"), "--input is for a model", 2),
         (("conv2d", "9999999999x9999x9x9"), "no room for a tensor of 9999999999x9999x9x9", 1),
     ],
 )
@@ -182,3 +236,88 @@ def test_asking_for_a_backend_that_does_not_work_here_says_why(monkeypatch):
     monkeypatch.setattr(backends, "unavailable", lambda name, device: f"{name} is broken on {device}")
     printed = run("explain", "conv2d", "1x2x5x5", "--backend", "cuda", "--device", "cpu", code=1)
     assert "cuda is broken on cpu" in printed
+
+
+# --- other people's code
+
+
+BROKEN_MODELS = """
+import torch
+
+
+def raises():
+    raise KeyError("no such checkpoint")
+
+
+def leaves():
+    raise SystemExit("usage: train.py")
+
+
+class Failing(torch.nn.Module):
+    def forward(self, x):
+        raise AssertionError("the input is no spectrogram")
+
+
+def failing():
+    return Failing()
+"""
+
+
+@pytest.fixture
+def broken_models(tmp_path, monkeypatch):
+    (tmp_path / "broken_models.py").write_text(BROKEN_MODELS)
+    (tmp_path / "broken_import.py").write_text("import torch\nraise RuntimeError('no licence')\n")
+    (tmp_path / "no_python.py").write_text("def make(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name in ("broken_models", "broken_import", "no_python"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("broken_models:raises", "broken_models:raises: raises() failed: KeyError: 'no such checkpoint'"),
+        ("broken_models:leaves", "leaves() failed: SystemExit: usage: train.py"),
+        ("broken_models:failing", "the model failed: AssertionError: the input is no spectrogram"),
+        ("broken_import:make", "broken_import cannot be imported: RuntimeError: no licence"),
+        ("no_python:make", "no_python cannot be imported: SyntaxError"),
+        (":make", "cannot be imported: ValueError"),
+    ],
+)
+def test_an_error_of_a_model_is_one_line_that_names_it_and_debug_raises_it(broken_models, target, message):
+    printed = run("explain", target, "--input", "1x3x8x8", code=1)
+    assert message in printed
+    assert "--debug shows where" in printed
+    assert "Traceback" not in printed
+    result = CliRunner().invoke(app, ["explain", target, "--input", "1x3x8x8", "--debug"])
+    assert not isinstance(result.exception, SystemExit) or target == "broken_models:leaves"
+    assert result.exit_code != 0
+
+
+def test_load_model_says_the_same_to_tune(broken_models, capsys):
+    with pytest.raises(typer.Exit):
+        load_model("broken_models:raises")
+    assert "raises() failed: KeyError" in capsys.readouterr().err
+
+
+# --- numbers and words that steer tuning
+
+
+@pytest.mark.parametrize("command", ["tune", "bench"])
+@pytest.mark.parametrize("budget", ["0", "-3", "nan"])
+def test_a_time_budget_that_is_no_time_is_an_error(tmp_path, command, budget):
+    printed = run(command, "--quick", "--time-budget", budget, code=1)
+    assert f"is {budget} seconds, but must be above 0" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments", [("explain", "conv2d", "1x3x9x7"), ("bench", "--quick"), ("tune", "--quick")], ids=lambda one: one[0]
+)
+def test_a_wrong_word_in_fastconv_tune_is_an_error(monkeypatch, arguments):
+    monkeypatch.setenv("FASTCONV_TUNE", "always")
+    dispatch.clear()
+    assert "FASTCONV_TUNE must be 0, 1 or force, got 'always'" in run(*arguments, code=1)
+    assert "no: the environment variable FASTCONV_TUNE must be 0, 1 or force" in run("info")
+    assert json.loads(CliRunner().invoke(app, ["info", "--json"]).stdout)["problems"]

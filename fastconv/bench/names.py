@@ -1,4 +1,4 @@
-"""Names that people type, and the error that lists the known ones."""
+"""Names and numbers that people type, and the errors that say which are accepted."""
 
 from __future__ import annotations
 
@@ -19,3 +19,12 @@ def known(what: str, name: str, names: Iterable[str]) -> str:
     hint = f"; did you mean {' or '.join(likely)}?" if likely else "."
     listed = ", ".join(names) if len(names) <= 60 else ", ".join(names[:60]) + f", ... ({len(names)} in all)"
     raise UnknownNameError(f"{what}: unknown {name!r}{hint} Known: {listed}")
+
+
+def seconds_to_spend(name: str, value: float | None) -> float:
+    """A time budget: without one, infinity. ValueError for one in which nothing can be done; NaN is none."""
+    if value is None:
+        return float("inf")
+    if not value > 0:
+        raise ValueError(f"{name} is {value:g} seconds, but must be above 0")
+    return value

@@ -19,11 +19,12 @@ from fastconv.bench import contestants, environment, prediction, report
 from fastconv.bench.cases import Case, Selection, by_expected_gap, select
 from fastconv.bench.hardware import gpu_like, gpu_named
 from fastconv.bench.measurement import Effort
-from fastconv.bench.names import known
+from fastconv.bench.names import known, seconds_to_spend
 from fastconv.bench.report import tables
 from fastconv.bench.results import SCHEMA, Results, Row, Writer, load
 from fastconv.bench.runner import Field
 from fastconv.bench.supervisor import Job, supervise
+from fastconv.tuning.mode import mode
 
 #: Where results go unless a folder is named.
 HOME = Path("fastconv-bench")
@@ -64,6 +65,7 @@ class Finished:
 def run(options: Options, console: Console) -> Finished:
     """Raises ValueError (UnknownNameError) for what cannot be asked for, before anything runs."""
     began = time.time()
+    mode()  # of FASTCONV_TUNE: a wrong word would fail every row
     selection = options.selection
     if not options.measured and selection.quick and not selection.directions:
         # The whole of training is the same primitives once more.
@@ -133,7 +135,7 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
         baselines = [name for name in contestants.BASELINES if not (quick and name == "pytorch-compile")]
     for name in baselines:
         known("baseline", name, contestants.BASELINES)
-    budget = options.time_budget
+    budget = seconds_to_spend("time_budget", options.time_budget)
     if not options.measured:
         if options.peers or alone or options.baselines is not None:
             raise ValueError("baseline and peer need a GPU to be measured on, and PyTorch sees none here")
@@ -142,10 +144,8 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
             raise ValueError(
                 f"backend is {', '.join(options.backends)}, but without a GPU only cuda and triton are checked"
             )
-        if quick and budget is None:
+        if quick and options.time_budget is None:
             budget = QUICK_BUDGET_WITHOUT_GPU
-    if budget is not None and not budget > 0:  # nor is NaN
-        raise ValueError(f"time_budget is {budget:g} seconds, but must be above 0")
     field = Field(
         backends if backends or alone else Field.backends,
         tuple(options.kernels),
@@ -162,7 +162,7 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
         field=dataclasses.asdict(field),
         effort=dataclasses.asdict(QUICK_EFFORT if quick else Effort()),
         gpu=options.gpu,
-        deadline=float("inf") if budget is None else began + budget,
+        deadline=began + budget,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +41,8 @@ def info(
     console.print(_backends(found["backends"]))
     console.print(_plain("Caches", found["caches"]))
     console.print(_plain("Environment variables in force", found["environment"] or {"": "none that fastconv looks at"}))
+    for problem in found["problems"]:
+        console.print(f"{BAD}: {escape(problem)}", soft_wrap=True)
 
 
 def _section(title: str, *columns: str) -> Table:

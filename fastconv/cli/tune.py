@@ -36,6 +36,7 @@ def tune(
     again: Annotated[bool, typer.Option("--again", help="Measure also what has been measured.")] = False,
     time_budget: Annotated[float | None, typer.Option(help="Seconds; what they do not suffice for is left.")] = None,
     export: Annotated[Path | None, typer.Option(help="Write a table of all winners known here, to ship.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a model's own error.")] = False,
 ) -> None:
     """Measure every candidate, ours and ATen, for each layer on this GPU, right results only, and keep the times on disk.
 
@@ -47,6 +48,14 @@ def tune(
 
       fastconv tune mypackage.models:resnet --input 32x3x224x224 --dtype bfloat16
     """
+    from fastconv.bench.names import seconds_to_spend
+    from fastconv.tuning.mode import mode
+
+    try:
+        budget = seconds_to_spend("--time-budget", time_budget)
+        mode()  # of FASTCONV_TUNE: a wrong word would fail every problem
+    except ValueError as error:
+        fail(str(error))
     if not torch.cuda.is_available():
         fail("tune measures on a GPU, and PyTorch sees none here; `fastconv bench` predicts without one.")
     from fastconv import dispatch
@@ -56,12 +65,14 @@ def tune(
     store = choice.store_for(dispatch.target_of(torch.device("cuda")).name)
     try:
         if model is not None:
-            wanted = _of_model(model, inputs or [], dtype or ["float32"], layout or ["nchw"])
+            wanted = _of_model(model, inputs or [], dtype or ["float32"], layout or ["nchw"], debug)
         else:
             selection = Selection(
                 suite or (), layer or (), (), direction or (), dtype or ("bfloat16",), layout or (), batch, quick
             )
             wanted = session.problems_of_cases(select(selection))
+    except typer.Exit:  # a RuntimeError, which has said why
+        raise
     except (ValueError, RuntimeError) as error:
         fail(str(error))
     console = Console()
@@ -83,7 +94,7 @@ def tune(
             store,
             most=None if every else session.MOST_PER_BACKEND,
             again=again,
-            deadline=float("inf") if time_budget is None else time.time() + time_budget,
+            deadline=time.time() + budget,
             on_problem=show,
         )
     table = Table("problems", "candidates measured", "wrong or failed", "not tuned", "left", "fastest")
@@ -107,13 +118,13 @@ def tune(
         console.print(f"Winners written to {export}", soft_wrap=True)
 
 
-def _of_model(target: str, inputs: list[str], dtypes: list[str], layouts: list[str]) -> list:
+def _of_model(target: str, inputs: list[str], dtypes: list[str], layouts: list[str], debug: bool) -> list:
     """The primitives of a training step of the model, in each precision and layout."""
     import fastconv
     from fastconv.bench.cases import LAYOUTS
     from fastconv.bench.names import known
     from fastconv.bench.precision import precision_named, switches
-    from fastconv.cli.explain import load_model
+    from fastconv.cli.models import differentiate, load_model, named_errors
     from fastconv.tuning import session
 
     if not inputs:
@@ -123,17 +134,16 @@ def _of_model(target: str, inputs: list[str], dtypes: list[str], layouts: list[s
         precision = precision_named(dtype)
         for layout in layouts:
             memory_format = torch.channels_last if known("layout", layout, LAYOUTS) == "channels_last" else None
-            model = load_model(target).to(device="cuda", dtype=precision.dtype)
+            model = load_model(target, debug)
             tensors = [torch.randn(parse_size(text), device="cuda", dtype=precision.dtype) for text in inputs]
             if memory_format is not None:
-                model = model.to(memory_format=memory_format)
                 tensors = [one.contiguous(memory_format=memory_format) if one.dim() == 4 else one for one in tensors]
 
             def step(model=model, tensors=tensors) -> None:
                 with fastconv.intercept():
-                    output = model(*tensors)
-                    output.backward(torch.randn_like(output))
+                    differentiate(model(*tensors))
 
-            with switches(precision):
+            with switches(precision), named_errors(f"{target}: the model failed", debug):
+                model.to(device="cuda", dtype=precision.dtype, memory_format=memory_format)
                 found |= dict.fromkeys(session.problems_of_call(step))
     return list(found)
