@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 BACKENDS = ("aten", "cuda", "triton")
+
+#: Each has PyTorch loaded, and on a machine with a GPU a context there.
+MOST_WORKERS = 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +24,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--problem", action="append", default=[], metavar="LINE", help="only this problem, as a failure printed it"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs on several cores where pytest-xdist is there; chosen tests run here, as `-n 0` lets all do."""
+    here = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.usepdb or config.option.collectonly
+    if here or not config.pluginmanager.hasplugin("xdist") or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if config.option.numprocesses is None:
+        config.option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        config.option.dist = "loadfile"  # what a file makes for all its tests is made once
 
 
 def pytest_configure(config: pytest.Config) -> None:
