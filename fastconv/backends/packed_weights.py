@@ -14,6 +14,10 @@ Nothing is kept, and the launch packs for itself,
 - of inference tensors, which have no version;
 - while a CUDA graph is being captured: a replay must read the weights as they are then.
 
+A weak reference to the tensor itself would keep torch.utils.swap_tensors from swapping it, and so `module.to()` where
+torch.__future__.set_swap_module_params_on_conversion is on. So the reference is to the tensor's `__dict__`, which lives as long
+and is swapped along with the memory: it is given one that can be referred to.
+
 What cannot be seen is a write that bypasses the version counter: in-place operations on `w.data`, through numpy or DLPack, by
 collectives of torch.distributed, by the replay of a CUDA graph, or by kernels of others. After those, call :func:`clear`, or
 `fastconv.dispatch.clear`.
@@ -21,6 +25,7 @@ collectives of torch.distributed, by the replay of a CUDA graph, or by kernels o
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 import weakref
@@ -45,6 +50,25 @@ class _Packed:
     ready: torch.cuda.Event | None  # None on the CPU
 
 
+class _Attributes(dict):
+    """The `__dict__` of a tensor, as it was, but with room for weak references. Copies and pickles know nothing of it."""
+
+    __slots__ = ("__weakref__",)
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return OrderedDict, (), None, None, iter(self.items())  # which torch.load takes with weights_only
+
+    def __deepcopy__(self, memo: dict) -> dict:
+        return copy.deepcopy(dict(self), memo)
+
+
+def _attributes_of(tensor: Tensor) -> _Attributes:
+    attributes = tensor.__dict__
+    if type(attributes) is not _Attributes:
+        attributes = tensor.__dict__ = _Attributes(attributes)
+    return attributes
+
+
 class _Kept:
     """What is known of one weight tensor."""
 
@@ -67,7 +91,8 @@ def _state_of(weight: Tensor) -> tuple[int, int, StorageWeakRef]:
     return weight._version, weight.data_ptr(), StorageWeakRef(weight.untyped_storage())
 
 
-_kept: OrderedDict[int, tuple[weakref.ref, _Kept]] = OrderedDict()  # by id, the longest unused first
+#: By the id of a tensor's attributes, the longest unused first.
+_kept: OrderedDict[int, tuple[weakref.ref[_Attributes], _Kept]] = OrderedDict()
 _lock = threading.RLock()  # a tensor may die, and its entry go, while the lock is held
 
 
@@ -108,7 +133,7 @@ def get(weight: Tensor, packing: Hashable, size: int, pack: Callable[[Tensor], N
         return None
     if (recording.is_recorded() and weight.requires_grad) or torch._C._current_graph_task_id() != -1:
         with _lock:
-            _kept.pop(id(weight), None)
+            _kept.pop(id(weight.__dict__), None)
         return None
     if weight.is_cuda and torch.cuda.is_current_stream_capturing():
         return None
@@ -128,11 +153,12 @@ def get(weight: Tensor, packing: Hashable, size: int, pack: Callable[[Tensor], N
 
 
 def _entry(weight: Tensor) -> _Kept:
-    name = id(weight)
+    attributes = _attributes_of(weight)
+    name = id(attributes)
     reference, kept = _kept.get(name, (None, None))
-    if kept is None or reference() is not weight or not kept.is_of(weight):
+    if kept is None or reference() is not attributes or not kept.is_of(weight):
         kept = _Kept(weight)
-        _kept[name] = weakref.ref(weight, lambda dead: _forget(name, dead)), kept
+        _kept[name] = weakref.ref(attributes, lambda dead: _forget(name, dead)), kept
     _kept.move_to_end(name)
     return kept
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import io
+import pickle
 
 import pytest
 import torch
@@ -130,6 +133,81 @@ def test_each_tensor_has_its_own_even_where_an_address_comes_again() -> None:
         for _ in range(3):
             launches(x, w)
         del w
+
+
+def test_a_swapped_tensor_takes_its_packed_weights_along() -> None:
+    x, one, other = half(*X), torch.nn.Parameter(half(*W)), torch.nn.Parameter(half(*W))
+    for _ in range(3):
+        launches(x, one)
+    torch.utils.swap_tensors(one, other)
+    assert "repack_weights" in launches(x, one), "these were the other's, which were never packed"
+    assert "repack_weights" not in launches(x, other)
+    for _ in range(3):
+        launches(x, one)
+    torch.utils.swap_tensors(one, other)
+    for w in (one, other):
+        assert "repack_weights" not in launches(x, w)
+
+
+@pytest.mark.parametrize("swap", [False, True], ids=["data assigned", "tensors swapped"])
+def test_a_module_that_was_used_can_be_converted_in_either_of_pytorchs_ways(swap: bool) -> None:
+    layer = fastconv.nn.Conv2d(16, 16, 3, padding=1, backend="cuda").half()
+    x = half(*X)
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(swap)
+    try:
+        with torch.no_grad():
+            for dtype in (torch.half, torch.bfloat16, torch.half):
+                layer.to(dtype).requires_grad_(False)
+                for _ in range(3):
+                    y = layer(x.to(dtype))
+                wanted = F.conv2d(x.float(), layer.weight.float(), layer.bias.float(), padding=1)
+                torch.testing.assert_close(y.float(), wanted, rtol=2e-2, atol=2e-2)
+                layer.weight.neg_()
+            layer.load_state_dict({name: 2 * value for name, value in layer.state_dict().items()})
+            wanted = F.conv2d(x.float(), layer.weight.float(), layer.bias.float(), padding=1)
+            torch.testing.assert_close(layer(x).float(), wanted, rtol=2e-2, atol=2e-2)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+
+
+def test_a_new_alias_at_an_old_address_is_not_taken_for_the_one_that_was_there() -> None:
+    """`w.data` has a version counter of its own, which stands at 0 again, whatever was written to w meanwhile."""
+    x, w = half(*X), half(*W)
+    for _ in range(8):
+        assert w.data._version == 0
+        for _ in range(3):
+            convolve(x, w.data)
+        launches(x, w.data)
+        w.add_(1)
+    v = half(*W)
+    for _ in range(8):
+        v = v.data
+        v += 1
+        launches(x, v)
+
+
+def test_a_kept_weight_is_copied_and_saved_as_any_other() -> None:
+    x = half(*X)
+    for w in (torch.nn.Parameter(half(*W)), half(*W)):
+        for name in ("plain", "with an attribute"):
+            if name != "plain":
+                w.scale = 3
+            for _ in range(3):
+                launches(x, w)
+            assert packed_weights.kept_bytes()
+            file = io.BytesIO()
+            torch.save(w, file)
+            assert b"fastconv" not in file.getvalue()
+            file.seek(0)
+            back = torch.load(file, weights_only=True)
+            assert getattr(back, "scale", None) == getattr(w, "scale", None)
+            for one in (back, copy.deepcopy(w), pickle.loads(pickle.dumps(w))):
+                assert type(one) is type(w)
+                assert torch.equal(one, w)
+                launches(x, one)
+                one.scale = 4
+            assert vars(w) == ({} if name == "plain" else {"scale": 3})
 
 
 def test_transposed_convolution_has_a_packing_of_its_own() -> None:
