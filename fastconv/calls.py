@@ -67,9 +67,27 @@ def _check_indices(op: str, indices: Tensor, like: Tensor, height: int, width: i
             )
 
 
-def _own_nan(value: float) -> float:
-    """The value in a form that a key finds again: NaN as one object, since it is not equal to itself."""
-    return math.nan if value != value else value
+def _convolution(stride, padding, dilation, groups, padding_mode, padding_value) -> dict[str, Any]:
+    """The geometry of a convolution by name, of values that a key can hold."""
+    return {
+        "stride": tuple(stride),
+        "padding": tuple(padding),
+        "dilation": tuple(dilation),
+        "groups": groups,
+        "padding_mode": padding_mode,
+        "padding_value": math.nan if padding_value != padding_value else padding_value,  # one object, found again
+    }
+
+
+def _window(kernel, stride, padding, dilation, ceil_mode) -> dict[str, Any]:
+    """The geometry of a pool by name, of values that a key can hold."""
+    return {
+        "kernel": tuple(kernel),
+        "stride": tuple(stride),
+        "padding": tuple(padding),
+        "dilation": tuple(dilation),
+        "ceil_mode": ceil_mode,
+    }
 
 
 def conv2d_fprop(
@@ -77,11 +95,11 @@ def conv2d_fprop(
 ) -> Tensor:
     _check_alike("conv2d_fprop", x, w, bias, residual)
     _check_bias("conv2d_fprop", bias, w.shape[0])
+    geometry = _convolution(stride, padding, dilation, groups, padding_mode, padding_value)
     tf32 = allow_tf32(x.device.type, x.dtype)
     key = (
         "fprop", x.shape, x.stride(), w.shape, w.stride(), x.dtype, bias is None,
-        None if residual is None else (residual.shape, residual.stride()),
-        tuple(stride), tuple(padding), tuple(dilation), groups, padding_mode, _own_nan(padding_value),
+        None if residual is None else (residual.shape, residual.stride()), *geometry.values(),
         activation, backend, tf32, surroundings(x.device, backend),
     )  # fmt: skip
 
@@ -92,17 +110,12 @@ def conv2d_fprop(
             target_of(x.device, backend),
             x=Operand.of(x),
             w=Operand.of(w),
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            padding_mode=padding_mode,
-            padding_value=padding_value,
             has_bias=bias is not None,
             residual=None if residual is None else Operand.of(residual),
             activation=activation,
             allow_tf32=tf32,
             deterministic=torch.are_deterministic_algorithms_enabled(),
+            **geometry,
         )
 
     return run(key, make, backend, (x, w, bias, residual))
@@ -113,10 +126,11 @@ def conv2d_dgrad(
 ) -> Tensor:
     _check_alike("conv2d_dgrad", dy, w, bias)
     _check_bias("conv2d_dgrad", bias, input_size[1])
+    geometry = _convolution(stride, padding, dilation, groups, padding_mode, padding_value)
     tf32 = allow_tf32(dy.device.type, dy.dtype)
     key = (
         "dgrad", dy.shape, dy.stride(), w.shape, w.stride(), dy.dtype, bias is None, tuple(input_size),
-        tuple(stride), tuple(padding), tuple(dilation), groups, padding_mode, _own_nan(padding_value),
+        *geometry.values(),
         activation, backend, tf32, surroundings(dy.device, backend),
     )  # fmt: skip
 
@@ -128,16 +142,11 @@ def conv2d_dgrad(
             x=input_size,
             w=Operand.of(w),
             y=Operand.of(dy),
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            padding_mode=padding_mode,
-            padding_value=padding_value,
             has_bias=bias is not None,
             activation=activation,
             allow_tf32=tf32,
             deterministic=torch.are_deterministic_algorithms_enabled(),
+            **geometry,
         )
 
     return run(key, make, backend, (dy, w, bias))
@@ -147,10 +156,11 @@ def conv2d_wgrad(
     dy, x, weight_size, stride, padding, dilation, groups, padding_mode, padding_value, bias_gradient, backend
 ) -> tuple[Tensor, Tensor]:
     _check_alike("conv2d_wgrad", dy, x)
+    geometry = _convolution(stride, padding, dilation, groups, padding_mode, padding_value)
     tf32 = allow_tf32(dy.device.type, dy.dtype)
     key = (
         "wgrad", dy.shape, dy.stride(), x.shape, x.stride(), dy.dtype, bias_gradient, tuple(weight_size),
-        tuple(stride), tuple(padding), tuple(dilation), groups, padding_mode, _own_nan(padding_value),
+        *geometry.values(),
         backend, tf32, surroundings(dy.device, backend),
     )  # fmt: skip
 
@@ -162,15 +172,10 @@ def conv2d_wgrad(
             x=Operand.of(x),
             w=weight_size,
             y=Operand.of(dy),
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            padding_mode=padding_mode,
-            padding_value=padding_value,
             has_bias=bias_gradient,
             allow_tf32=tf32,
             deterministic=torch.are_deterministic_algorithms_enabled(),
+            **geometry,
         )
 
     return run(key, make, backend, (dy, x))
@@ -184,7 +189,7 @@ def _fused(op: str, make, x, w, bias, convolution, window, activation, backend) 
     geometry = convolution | window
     key = (
         op, x.shape, x.stride(), w.shape, w.stride(), x.dtype, bias is None,
-        *(tuple(value) if isinstance(value, (list, tuple)) else value for value in geometry.values()),
+        *geometry.values(),
         activation, backend, tf32, surroundings(x.device, backend),
     )  # fmt: skip
 
@@ -204,23 +209,12 @@ def _fused(op: str, make, x, w, bias, convolution, window, activation, backend) 
     return run(key, make_this, backend, (x, w, bias))
 
 
-def _convolution(stride, padding, dilation, groups, padding_mode, padding_value) -> dict[str, Any]:
-    return {
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "groups": groups,
-        "padding_mode": padding_mode,
-        "padding_value": _own_nan(padding_value),
-    }
-
-
 def conv2d_max_pool2d(
     x, w, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation,
     pool_kernel, pool_stride, pool_padding, backend,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     convolution = _convolution(stride, padding, dilation, groups, padding_mode, padding_value)
-    window = {"pool_kernel": pool_kernel, "pool_stride": pool_stride, "pool_padding": pool_padding}
+    window = {"pool_kernel": tuple(pool_kernel), "pool_stride": tuple(pool_stride), "pool_padding": tuple(pool_padding)}
     return _fused("conv2d_max_pool2d", make_conv_max_pool_problem, x, w, bias, convolution, window, activation, backend)
 
 
@@ -254,9 +248,10 @@ def activation_backward(dy, saved, activation, backend) -> Tensor:
 
 
 def max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend) -> tuple[Tensor, Tensor]:
+    window = _window(kernel, stride, padding, dilation, ceil_mode)
     key = (
         "pool_forward", x.shape, x.stride(), x.dtype,
-        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend, surroundings(x.device, backend),
+        *window.values(), backend, surroundings(x.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -265,11 +260,7 @@ def max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend)
             x.dtype,
             target_of(x.device, backend),
             x=Operand.of(x),
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            ceil_mode=ceil_mode,
+            **window,
         )
 
     return run(key, make, backend, (x,))
@@ -277,9 +268,10 @@ def max_pool2d_forward(x, kernel, stride, padding, dilation, ceil_mode, backend)
 
 def max_pool2d_backward(dy, offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
     _check_offsets("max_pool2d_backward", offsets, kernel, dy)
+    window = _window(kernel, stride, padding, dilation, ceil_mode)
     key = (
         "pool_backward", dy.shape, dy.stride(), dy.dtype, offsets.shape, offsets.stride(), tuple(input_size),
-        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend, surroundings(dy.device, backend),
+        *window.values(), backend, surroundings(dy.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -290,11 +282,7 @@ def max_pool2d_backward(dy, offsets, input_size, kernel, stride, padding, dilati
             x=input_size,
             y=Operand.of(dy),
             offsets=Operand.of(offsets),
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            ceil_mode=ceil_mode,
+            **window,
         )
 
     return run(key, make, backend, (dy, offsets))
@@ -302,9 +290,10 @@ def max_pool2d_backward(dy, offsets, input_size, kernel, stride, padding, dilati
 
 def max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
     _check_offsets("max_pool2d_gather", offsets, kernel, x)
+    window = _window(kernel, stride, padding, dilation, ceil_mode)
     key = (
         "pool_gather", x.shape, x.stride(), x.dtype, offsets.shape, offsets.stride(),
-        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend, surroundings(x.device, backend),
+        *window.values(), backend, surroundings(x.device, backend),
     )  # fmt: skip
 
     def make() -> Problem:
@@ -314,11 +303,7 @@ def max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode, 
             target_of(x.device, backend),
             x=Operand.of(x),
             offsets=Operand.of(offsets),
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            ceil_mode=ceil_mode,
+            **window,
         )
 
     return run(key, make, backend, (x, offsets))
@@ -326,9 +311,10 @@ def max_pool2d_gather(x, offsets, kernel, stride, padding, dilation, ceil_mode, 
 
 def max_pool2d_indices(offsets, input_size, kernel, stride, padding, dilation, ceil_mode, backend) -> Tensor:
     _check_offsets("max_pool2d_indices", offsets, kernel)
+    window = _window(kernel, stride, padding, dilation, ceil_mode)
     key = (
         "pool_indices", offsets.shape, offsets.stride(), tuple(input_size),
-        tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), ceil_mode, backend,
+        *window.values(), backend,
         surroundings(offsets.device, backend),
     )  # fmt: skip
 
@@ -339,11 +325,7 @@ def max_pool2d_indices(offsets, input_size, kernel, stride, padding, dilation, c
             target_of(offsets.device, backend),
             x=input_size,
             offsets=Operand.of(offsets),
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            ceil_mode=ceil_mode,
+            **window,
         )
 
     return run(key, make, backend, (offsets,))

@@ -78,41 +78,20 @@ def conv2d(
     [[0.0, 0.0, 0.0, 0.0], [0.0, 5.0, 5.0, 0.0], [0.0, 5.0, 5.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
     name = "conv2d"
-    input, weight, bias, residual = arguments.autocast(input, weight, bias, residual)
-    arguments.tensors(name, input=input, weight=weight, bias=bias, residual=residual)
-    chosen_activation = arguments.activation(name, activation)
-    chosen_backend = arguments.backend(name, backend)
-    arguments.padding_mode(name, padding_mode)
-    padding_value = arguments.padding_value(name, padding_mode, padding_value, input.dtype)
-    groups = arguments.group_count(name, groups)
-    stride = arguments.positive_pair(name, "stride", stride)
-    dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
-    x = arguments.with_batch(name, "input", input)
-    zero_channels = _has_zero_channels(x, weight)
-    if not zero_channels:
-        arguments.check_weight(name, x, weight, groups, transposed=False)
-    pads = arguments.conv_padding(name, padding, weight, stride, dilation)
-    arguments.check_bias(name, bias, weight.shape[0], weight)
-    arguments.check_padding_mode(name, x, pads, padding_mode)
-    arguments.check_kernel_fits(name, x, weight, pads, dilation)
-    if zero_channels:
-        # PyTorch's answer to an input without channels is an output without channels.
-        batch, _, height, width = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
-        y = _of_nothing(x, weight, (batch, 0, height, width))
-        y = y if input.dim() == 4 else y.squeeze(0)
-        if residual is None:
-            return y
-        arguments.check_residual(name, residual, y.shape)
-        return y + residual
+    chosen_activation, chosen_backend = arguments.activation(name, activation), arguments.backend(name, backend)
+    call = _read(name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, residual)
+    x, weight, bias, residual = call.x, call.weight, call.bias, call.residual
     if residual is not None:
-        sizes = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
-        arguments.check_residual(name, residual, sizes if input.dim() == 4 else sizes[1:])
-        if input.dim() == 3:
-            residual = residual.unsqueeze(0)
+        arguments.check_residual(name, residual, call.output_size if input.dim() == 4 else call.output_size[1:])
+    if x.shape[1] == 0:
+        # PyTorch's answer to an input without channels is an output without channels.
+        y = _of_nothing(x, weight, call.output_size)
+        y = y if input.dim() == 4 else y.squeeze(0)
+        return y if residual is None else y + residual
+    if residual is not None and input.dim() == 3:
+        residual = residual.unsqueeze(0)
     fused, after = _split_activation(chosen_activation, x, weight, bias, residual)
-    y = library.conv2d_fprop(
-        x, weight, bias, residual, stride, pads, dilation, groups, padding_mode, padding_value, fused, chosen_backend
-    )
+    y = library.conv2d_fprop(x, weight, bias, residual, *call.geometry, fused, chosen_backend)
     y = APPLY[after](y)
     return y if input.dim() == 4 else y.squeeze(0)
 
@@ -225,11 +204,14 @@ def conv2d_max_pool2d(
         pool_stride = kernel
     pool_stride = arguments.positive_pair(name, "pool_stride", pool_stride, "stride should be greater than zero")
     pool_padding = arguments.pair(name, "pool_padding", pool_padding)
-    call = _pooled_convolution(
-        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
+    chosen_activation, chosen_backend = arguments.activation(name, activation), arguments.backend(name, backend)
+    call = _read(name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value)
+    arguments.check_has_channels(name, call.x)
+    arguments.check_pool(name, call.output_size, kernel, pool_stride, pool_padding, (1, 1), False, prefix="pool_")
+    window = kernel, pool_stride, pool_padding
+    y, _ = library.conv2d_max_pool2d(
+        call.x, call.weight, call.bias, *call.geometry, chosen_activation, *window, chosen_backend
     )
-    arguments.check_pool(name, call.map_size, kernel, pool_stride, pool_padding, (1, 1), False, prefix="pool_")
-    y, _ = library.conv2d_max_pool2d(*call.convolution, kernel, pool_stride, pool_padding, call.backend)
     return y if input.dim() == 4 else y.squeeze(0)
 
 
@@ -271,45 +253,53 @@ def conv2d_global_max(
     ([[16.0, -1.0]], [[15, 0]])
     """
     name = "conv2d_global_max"
-    call = _pooled_convolution(
-        name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
+    chosen_activation, chosen_backend = arguments.activation(name, activation), arguments.backend(name, backend)
+    call = _read(name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value)
+    arguments.check_has_channels(name, call.x)
+    y, indices = library.conv2d_global_max(
+        call.x, call.weight, call.bias, *call.geometry, chosen_activation, chosen_backend
     )
-    y, indices = library.conv2d_global_max(*call.convolution, call.backend)
     if input.dim() == 3:
         y, indices = y.squeeze(0), indices.squeeze(0)
     return (y, indices) if return_indices else y
 
 
-class _PooledConvolution(NamedTuple):
-    """What a fused op's convolution is called with, checked."""
+class _Convolution(NamedTuple):
+    """What a convolution is called with, read and checked."""
 
-    convolution: tuple  # x, w, bias, ..., padding_value, activation, as the primitives take them
-    map_size: tuple[int, int, int, int]  # of its output
-    backend: str
+    x: Tensor  # [N, C, H, W]
+    weight: Tensor
+    bias: Tensor | None
+    residual: Tensor | None
+    geometry: tuple  # stride, padding, dilation, groups, padding_mode, padding_value, as the primitives take them
+
+    @property
+    def output_size(self) -> tuple[int, int, int, int]:
+        """[N, K, P, Q]; K is 0 where x has no channels."""
+        batch, filters, height, width = conv_output_sizes(self.x.shape, self.weight.shape, *self.geometry[:3])
+        return batch, filters if self.x.shape[1] else 0, height, width
 
 
-def _pooled_convolution(
-    name: str, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, activation, backend
-) -> _PooledConvolution:
-    input, weight, bias = arguments.autocast(input, weight, bias)
-    arguments.tensors(name, input=input, weight=weight, bias=bias)
-    chosen_activation = arguments.activation(name, activation)
-    chosen_backend = arguments.backend(name, backend)
+def _read(
+    name, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, residual=None
+) -> _Convolution:
+    """The arguments that conv2d shares with the ops that reduce its output, in the order of its signature."""
+    input, weight, bias, residual = arguments.autocast(input, weight, bias, residual)
+    arguments.tensors(name, input=input, weight=weight, bias=bias, residual=residual)
     arguments.padding_mode(name, padding_mode)
     padding_value = arguments.padding_value(name, padding_mode, padding_value, input.dtype)
     groups = arguments.group_count(name, groups)
     stride = arguments.positive_pair(name, "stride", stride)
     dilation = arguments.positive_pair(name, "dilation", dilation, "dilation should be greater than zero")
     x = arguments.with_batch(name, "input", input)
-    arguments.check_has_channels(name, x)
-    arguments.check_weight(name, x, weight, groups, transposed=False)
+    if not (x.shape[1] == 0 and weight.dim() == 4 and weight.shape[1] == 0):  # both without channels is none's mistake
+        arguments.check_weight(name, x, weight, groups, transposed=False)
     pads = arguments.conv_padding(name, padding, weight, stride, dilation)
     arguments.check_bias(name, bias, weight.shape[0], weight)
     arguments.check_padding_mode(name, x, pads, padding_mode)
     arguments.check_kernel_fits(name, x, weight, pads, dilation)
-    map_size = conv_output_sizes(x.shape, weight.shape, stride, pads, dilation)
-    convolution = (x, weight, bias, stride, pads, dilation, groups, padding_mode, padding_value, chosen_activation)
-    return _PooledConvolution(convolution, map_size, chosen_backend)
+    geometry = stride, pads, dilation, groups, padding_mode, padding_value
+    return _Convolution(x, weight, bias, residual, geometry)
 
 
 def _split_activation(activation: str, *tensors: Tensor | None) -> tuple[str, str]:
@@ -325,10 +315,6 @@ def _split_activation(activation: str, *tensors: Tensor | None) -> tuple[str, st
     ):
         return "identity", activation
     return activation, "identity"
-
-
-def _has_zero_channels(x: Tensor, weight: Tensor) -> bool:
-    return x.shape[1] == 0 and weight.dim() == 4 and weight.shape[1] == 0
 
 
 def _of_nothing(x: Tensor, weight: Tensor, sizes: Sequence[int]) -> Tensor:
