@@ -17,17 +17,13 @@ from torch import Tensor
 
 from fastconv import emulator
 from fastconv.backends import packed_weights, unfused
+from fastconv.backends.compiled_problem import compiled_problem
 from fastconv.backends.limits import beyond_the_kernels
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import (
-    ActivationBackwardProblem,
-    ChannelSumProblem,
-    ConvGlobalMaxProblem,
     FusedProblem,
     Operand,
-    PoolProblem,
     Problem,
-    UnpoolProblem,
 )
 
 OLDEST_CAPABILITY = 80
@@ -59,7 +55,7 @@ class CudaBackend:
             found.append(unfused.candidate(self, problem))
         module = _module(target.device_type)
         try:
-            compiled = module.candidates(_compiled_problem(module, problem, most_workspace_bytes))
+            compiled = module.candidates(compiled_problem(module, problem, most_workspace_bytes))
         except ValueError as error:
             return [*found, Candidate(self.name, problem.op, "", str(error))]
         for candidate in compiled:
@@ -94,80 +90,6 @@ def _cuda_module() -> ModuleType:
         ) from error
 
 
-# --- problems ---------------------------------------------------------------------------------------------------------
-
-
-def _type_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _sizes_and_strides(operand: Operand) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return operand.sizes, operand.strides
-
-
-def _compiled_problem(module: ModuleType, problem: Problem, most_workspace_bytes: int | None = None) -> Any:
-    """The core's own problem, which it has checked: ValueError where something does not fit together."""
-    if isinstance(problem, FusedProblem):
-        conv = _compiled_problem(module, problem.conv, most_workspace_bytes)
-        if isinstance(problem, ConvGlobalMaxProblem):
-            return module.ConvGlobalMaxProblem(conv=conv)
-        return module.ConvMaxPoolProblem(conv=conv, pool=_compiled_problem(module, problem.pool))
-    common = {
-        "dtype": _type_name(problem.dtype),
-        "index_bits": problem.index_bits,
-        "capability": problem.target.capability,
-        "multiprocessors": problem.target.multiprocessors,
-    }
-    if isinstance(problem, ActivationBackwardProblem):
-        return module.ActivationBackwardProblem(
-            dy=_sizes_and_strides(problem.dy),
-            saved=_sizes_and_strides(problem.saved),
-            dz=_sizes_and_strides(problem.dz),
-            activation=problem.activation,
-            **common,
-        )
-    common["x"] = _sizes_and_strides(problem.x)
-    if isinstance(problem, ChannelSumProblem):
-        return module.ChannelSumProblem(**common)
-    if isinstance(problem, UnpoolProblem):
-        return module.UnpoolProblem(
-            unpool_pass=problem.unpool_pass,
-            indices=_sizes_and_strides(problem.indices),
-            y=_sizes_and_strides(problem.y),
-            **common,
-        )
-    if isinstance(problem, PoolProblem):
-        return module.PoolProblem(
-            pool_pass=problem.pool_pass,
-            y=_sizes_and_strides(problem.y),
-            offsets=_sizes_and_strides(problem.offsets),
-            offsets_dtype=_type_name(problem.offsets_dtype),
-            kernel=problem.kernel,
-            stride=problem.stride,
-            padding=problem.padding,
-            dilation=problem.dilation,
-            **common,
-        )
-    return module.ConvProblem(
-        conv_pass=problem.conv_pass,
-        w=_sizes_and_strides(problem.w),
-        y=_sizes_and_strides(problem.y),
-        stride=problem.stride,
-        padding=problem.padding,
-        dilation=problem.dilation,
-        groups=problem.groups,
-        padding_mode=problem.padding_mode,
-        padding_value=problem.padding_value,
-        has_bias=problem.has_bias,
-        residual=None if problem.residual is None else _sizes_and_strides(problem.residual),
-        activation=problem.activation,
-        allow_tf32=problem.allow_tf32,
-        deterministic=problem.deterministic,
-        **({} if most_workspace_bytes is None else {"most_workspace_bytes": most_workspace_bytes}),
-        **common,
-    )
-
-
 def dry_run(problem: Problem, candidate: Candidate) -> list[dict[str, Any]]:
     """The launches that the candidate would make for the problem, in order, without making them: of each the `kernel` in short,
     its mangled name `symbol`, `grid`, `block` and `shared_bytes`. The emulator is asked, whatever the problem's device.
@@ -175,7 +97,7 @@ def dry_run(problem: Problem, candidate: Candidate) -> list[dict[str, Any]]:
     ImportError where it was not built, ValueError where the core has no such candidate for the problem.
     """
     module = emulator.module()
-    return module.Plan(_compiled_problem(module, problem), candidate.kernel, candidate.config).dry_run()
+    return module.Plan(compiled_problem(module, problem), candidate.kernel, candidate.config).dry_run()
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------
@@ -230,7 +152,7 @@ class CudaPlan:
         module = _cuda_module() if self._on_gpu else emulator.module()
         launcher = self._launchers.get(module)
         if launcher is None:
-            problem = _compiled_problem(module, self._problem, self._most_workspace_bytes)
+            problem = compiled_problem(module, self._problem, self._most_workspace_bytes)
             launcher = _Launcher(
                 module.Plan(problem, self.candidate.kernel, self.candidate.config), self._problem.dtype
             )
