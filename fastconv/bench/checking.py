@@ -43,12 +43,37 @@ class Check:
 
     inputs: Tensors
     expected: Tensors
+    parameters: frozenset[int] = frozenset()  # positions of weights and biases among the inputs, see `Inputs`
+
+    def copied(self) -> Inputs:
+        return Inputs([one.clone(memory_format=torch.preserve_format) for one in self.inputs], self.parameters)
+
+
+class Inputs(list[torch.Tensor]):
+    """The tensors that a call is given, and whose contents change under it.
+
+    Nothing tells the call that they changed, but for `parameters`: weights and biases change as an optimizer changes them, and
+    PyTorch's version counters move. What a kernel makes of weights it may keep as long as they stay the same.
+    """
+
+    def __init__(self, tensors: Tensors, parameters: frozenset[int]) -> None:
+        super().__init__(tensors)
+        self.parameters = parameters
+
+    def writable(self, position: int) -> torch.Tensor:
+        """What is to be written to for the input at that position to change."""
+        return self[position] if position in self.parameters else self[position].data
+
+    def load(self, contents: Tensors) -> None:
+        """New contents in the same memory."""
+        for position, content in enumerate(contents):
+            self.writable(position).copy_(content)
 
 
 def check_twice(
     device: Device,
     call: Call,
-    inputs: Tensors,
+    inputs: Inputs,
     checks: Sequence[Check],
     dtypes: Sequence[torch.dtype],
     accept: Accept,
@@ -57,32 +82,30 @@ def check_twice(
     held: Tensors = ()
     accuracies = []
     for number, check in enumerate(checks[:2]):
-        load(inputs, check.inputs)
-        versions = guards.versions(inputs)
+        inputs.load(check.inputs)
         arguments = call.prepare(inputs)
         device.synchronize()
         guards.poison_allocator(check.expected, dtypes)
-        with guards.poisoned_allocations():
+        with guards.no_writes(inputs), guards.poisoned_allocations():
             outputs = call.run(*arguments)
             mark = device.record()
         guards.require_plain(outputs, device.torch_device)
         results = results_at(device, mark, outputs)
         guards.require_own_memory(held, outputs)
         guards.require_unchanged(check.inputs, inputs)
-        guards.require_no_writes(versions, inputs)
         other = checks[1 - number].expected
         accuracies.append(judge(results, outputs, check.expected, other, accept))
         held = outputs
     return max(accuracies, key=lambda accuracy: accuracy.relative)
 
 
-def check_late(device: Device, call: Call, inputs: Tensors, checks: Sequence[Check], accept: Accept) -> None:
+def check_late(device: Device, call: Call, inputs: Inputs, checks: Sequence[Check], accept: Accept) -> None:
     """The inputs change after `prepare` has seen them, and the call must compute from what they are then."""
     first, late = checks[0], checks[3]
-    load(inputs, first.inputs)
+    inputs.load(first.inputs)
     arguments = call.prepare(inputs)
     device.synchronize()
-    load(inputs, late.inputs)
+    inputs.load(late.inputs)
     outputs = call.run(*arguments)
     results = results_at(device, device.record(), outputs)
     try:
@@ -92,7 +115,7 @@ def check_late(device: Device, call: Call, inputs: Tensors, checks: Sequence[Che
 
 
 def check_attention(
-    device: Device, call: Call, inputs: Tensors, checks: Sequence[Check], generator: random.Random
+    device: Device, call: Call, inputs: Inputs, checks: Sequence[Check], generator: random.Random
 ) -> None:
     """Calls in a row, with nothing waited for between them: each must follow a change in any of its inputs.
 
@@ -102,10 +125,10 @@ def check_attention(
     for position, tensor in enumerate(inputs):
         if not tensor.dtype.is_floating_point or torch.equal(first.inputs[position], late.inputs[position]):
             continue
-        load(inputs, first.inputs)
+        inputs.load(first.inputs)
         arguments = call.prepare(inputs)
         call.run(*arguments)
-        twist = Twist(tensor, generator)
+        twist = Twist(inputs, position, generator)
         results = []
         for _ in range(2):
             twist()
@@ -115,14 +138,15 @@ def check_attention(
 
 
 class Twist:
-    """Replaces a few elements of a tensor by large random numbers, in one small operation that autograd does not notice."""
+    """Replaces a few elements of an input by large random numbers, in one small operation."""
 
-    def __init__(self, tensor: torch.Tensor, generator: random.Random) -> None:
+    def __init__(self, inputs: Inputs, position: int, generator: random.Random) -> None:
+        tensor = inputs.writable(position)
         step = max(1, tensor.numel() // TWISTED)
         start = generator.randrange(step)
         count = -(-(tensor.numel() - start) // step)
         # Inputs are dense, so every stride of memory is an element.
-        self._cells = tensor.data.as_strided((count,), (step,), tensor.storage_offset() + start)
+        self._cells = tensor.as_strided((count,), (step,), tensor.storage_offset() + start)
 
     def __call__(self) -> None:
         self._cells.normal_(0, 16)
@@ -153,12 +177,6 @@ def judge(results: Tensors, outputs: Tensors, expected: Tensors, other: Tensors,
             raise MeasurementError("cached", "the outputs are those of other inputs")
         raise MeasurementError("wrong", complaint)
     return accuracy
-
-
-def load(inputs: Tensors, contents: Tensors) -> None:
-    """New contents in the same memory, without torch's version counter noticing."""
-    for tensor, content in zip(inputs, contents, strict=True):
-        tensor.data.copy_(content)
 
 
 def bind(call: Call, inputs: Tensors) -> Callable[[], Tensors]:

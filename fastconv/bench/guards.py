@@ -37,13 +37,11 @@ def require_unchanged(before: Sequence[torch.Tensor], after: Sequence[torch.Tens
             raise MeasurementError("mutated", f"the call changed its input {position}")
 
 
-def versions(tensors: Sequence[torch.Tensor]) -> list[int]:
-    """How often PyTorch counted a write to each. The harness itself writes to inputs without its noticing."""
-    return [tensor._version for tensor in tensors]
-
-
-def require_no_writes(before: Sequence[int], tensors: Sequence[torch.Tensor]) -> None:
+@contextlib.contextmanager
+def no_writes(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
     """An input that was changed and put back is the same bits again; its version counter has moved on."""
+    before = [tensor._version for tensor in tensors]
+    yield
     for position, (old, tensor) in enumerate(zip(before, tensors, strict=True)):
         if tensor._version != old:
             raise MeasurementError("mutated", f"the call wrote to its input {position}, though it put it back")

@@ -23,6 +23,7 @@ from fastconv.bench.checking import (
     Accept,
     Call,
     Check,
+    Inputs,
     Tensors,
     Twist,
     bind,
@@ -30,7 +31,6 @@ from fastconv.bench.checking import (
     check_late,
     check_twice,
     judge,
-    load,
     results_at,
 )
 from fastconv.bench.device import Device
@@ -80,9 +80,7 @@ def measure(
     require_genuine(watched)
     switches = switch_state()
     generator = random.Random(seed)
-    # The call sees one set of tensors whose contents change under it, without torch's version counter noticing.
-    inputs = [tensor.clone(memory_format=torch.preserve_format) for tensor in checks[0].inputs]
-    versions = guards.versions(inputs)
+    inputs = checks[0].copied()  # one set of tensors, whose contents change under the call
     for check in checks:
         guards.require_random(check.inputs)
     first = guards.require_precision(lambda: call.run(*call.prepare(inputs)), precision, call.arithmetic_visible)
@@ -94,19 +92,20 @@ def measure(
     accuracy = check_twice(device, call, inputs, checks, dtypes, accept)
     check_late(device, call, inputs, checks, accept)
     check_attention(device, call, inputs, checks, generator)
-    load(inputs, checks[0].inputs)
-    peak = device.peak_bytes(bind(call, inputs))
+    inputs.load(checks[0].inputs)
+    with guards.no_writes(inputs):
+        peak = device.peak_bytes(bind(call, inputs))
     cold = _time_cold(device, call, inputs, checks, accept, effort, generator)
     _require_no_head_start(device, bind(call, inputs), cold)
-    load(inputs, checks[3].inputs)
-    warm, size, outputs = _time_warm(device, bind(call, inputs), effort)
+    inputs.load(checks[3].inputs)
+    with guards.no_writes(inputs):
+        warm, size, outputs = _time_warm(device, bind(call, inputs), effort)
     judge(outputs, outputs, checks[3].expected, checks[0].expected, accept)
     del outputs
     _require_same_time_on_new_contents(device, call, inputs, size, generator)
     notes: list[str] = []
     graph = _time_graph(device, call, inputs, checks, accept, effort, notes)
     require_genuine(watched)
-    guards.require_no_writes(versions, inputs)
     guards.require_same_switches(switches, switch_state())
     return Measurement(cold, warm, graph, accuracy, peak, output_bytes, notes)
 
@@ -119,7 +118,7 @@ def _spread(content: torch.Tensor) -> float:
 def _time_cold(
     device: Device,
     call: Call,
-    inputs: Tensors,
+    inputs: Inputs,
     checks: Sequence[Check],
     accept: Accept,
     effort: Effort,
@@ -133,14 +132,15 @@ def _time_cold(
     seconds = []
     for iteration in range(count):
         if iteration == checked:
-            load(inputs, checks[2].inputs)
+            inputs.load(checks[2].inputs)
         else:
-            for tensor, content, spread in zip(inputs, checks[0].inputs, spreads, strict=True):
-                if tensor.dtype.is_floating_point:
-                    tensor.data.normal_(0, spread)
+            for position, (content, spread) in enumerate(zip(checks[0].inputs, spreads, strict=True)):
+                if content.dtype.is_floating_point:
+                    inputs.writable(position).normal_(0, spread)
                 else:
-                    tensor.data.copy_(content)
-        elapsed, outputs = _one_cold(device, bind(call, inputs), pause)
+                    inputs.writable(position).copy_(content)
+        with guards.no_writes(inputs):
+            elapsed, outputs = _one_cold(device, bind(call, inputs), pause)
         if iteration == checked:
             results = [tensor.detach().clone() for tensor in outputs]
             device.synchronize()
@@ -151,13 +151,26 @@ def _time_cold(
 
 
 def time_cold(
-    device: Device, bound: Callable[[], object], least: int = 9, most: int = 31, seconds: float = 0.03
+    device: Device,
+    bound: Callable[[], object],
+    before: Callable[[], object] = lambda: None,
+    least: int = 9,
+    most: int = 31,
+    seconds: float = 0.03,
 ) -> Sample:
-    """Device time with the cache flushed before every call, inputs as they are: for tuning, which checks by itself."""
+    """Device time with the cache flushed before every call, inputs as they are: for tuning, which checks by itself.
+
+    `before` runs on the host before each call.
+    """
+
+    def one() -> float:
+        before()
+        return _one_cold(device, bound, pause)[0]
+
     pause = _pause_for(device, bound)
-    once = min(_one_cold(device, bound, pause)[0] for _ in range(2))
+    once = min(one() for _ in range(2))
     count = min(max(least, int(seconds / max(once, 1e-6))), most)
-    return Sample.of([_one_cold(device, bound, pause)[0] for _ in range(count)])
+    return Sample.of([one() for _ in range(count)])
 
 
 def _pause_for(device: Device, bound: Callable[[], object]) -> float:
@@ -227,14 +240,14 @@ def _time_warm(device: Device, bound: Callable[[], Any], effort: Effort) -> tupl
 
 
 def _require_same_time_on_new_contents(
-    device: Device, call: Call, inputs: Tensors, size: int, generator: random.Random
+    device: Device, call: Call, inputs: Inputs, size: int, generator: random.Random
 ) -> None:
     """Batches on inputs that stay beside batches on inputs that change before every call, the changes' own time taken off.
 
     A result that is remembered by the contents of its inputs is right, and gives itself away here.
     """
     arguments = call.prepare(inputs)
-    twists = [Twist(tensor, generator) for tensor in inputs if tensor.dtype.is_floating_point]
+    twists = [Twist(inputs, at, generator) for at, tensor in enumerate(inputs) if tensor.dtype.is_floating_point]
 
     def twist() -> None:
         for one in twists:
@@ -271,13 +284,13 @@ def _one_batch(device: Device, bound: Callable[[], Any], size: int) -> tuple[flo
 def _time_graph(
     device: Device,
     call: Call,
-    inputs: Tensors,
+    inputs: Inputs,
     checks: Sequence[Check],
     accept: Accept,
     effort: Effort,
     notes: list[str],
 ) -> Sample | None:
-    load(inputs, checks[0].inputs)
+    inputs.load(checks[0].inputs)
     try:
         graph = device.capture(bind(call, inputs))
     except NotImplementedError:
@@ -289,7 +302,7 @@ def _time_graph(
     for output in graph.outputs:
         guards.poison(output.detach())
     # Contents that the call had not seen when it was captured: a graph that only copies a result is found out.
-    load(inputs, checks[3].inputs)
+    inputs.load(checks[3].inputs)
     graph.replay()
     results = results_at(device, device.record(), graph.outputs)
     judge(results, graph.outputs, checks[3].expected, checks[0].expected, accept)

@@ -99,7 +99,7 @@ def run_small(row: Row, small: Case, name: str, checks: Sequence[Any], own: Accu
         row.status, row.reason = "skipped", f"{name} does not compute {small.layer.describe()}, the scaled-down layer"
         return
     device = CpuDevice()
-    inputs = [tensor.clone() for tensor in checks[0].inputs]
+    inputs = checks[0].copied()
     ran = Row("predicted", "", "", "ours", "ok")
     with watched_kernels(ran):
         dtypes = [tensor.dtype for tensor in call.run(*call.prepare(inputs))]

@@ -71,14 +71,17 @@ def make_checks(case: Case, device: torch.device, count: int = 4, seed: int = 0)
             # Which elements won is known from the forward pass: x stays what `prepare` saw.
             inputs[0] = checks[0].inputs[0]
         doubles = reference.prepare([tensor.double().contiguous() for tensor in inputs])
-        checks.append(Check(inputs, [tensor.detach() for tensor in reference.run(*doubles)]))
+        parameters = frozenset(at for at, role in enumerate(case.roles()) if role in ("w", "bias"))
+        checks.append(Check(inputs, [tensor.detach() for tensor in reference.run(*doubles)], parameters))
     return checks
 
 
 def in_layout(checks: Sequence[Check], layout: str) -> list[Check]:
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     return [
-        Check([t.contiguous(memory_format=memory_format) if t.dim() == 4 else t for t in check.inputs], check.expected)
+        dataclasses.replace(
+            check, inputs=[t.contiguous(memory_format=memory_format) if t.dim() == 4 else t for t in check.inputs]
+        )
         for check in checks
     ]
 

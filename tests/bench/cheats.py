@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -69,4 +71,4 @@ def replace(monkeypatch, owner, name, value):
 def without(monkeypatch, *names):
     """Takes guards away, to show that it is they who catch a cheat."""
     for name in names:
-        replace(monkeypatch, guards, name, lambda *arguments: None)
+        replace(monkeypatch, guards, name, lambda *arguments: contextlib.nullcontext())

@@ -92,7 +92,7 @@ def test_without_poison_an_unfinished_output_can_look_right(monkeypatch):
 
     expect_caught("unfinished", device, run)
     replace(monkeypatch, guards, "poison", lambda tensor: tensor.zero_())
-    checking.check_twice(device, Call(run), [t.clone() for t in CHECKS[0].inputs], CHECKS, [torch.float32], accept)
+    checking.check_twice(device, Call(run), CHECKS[0].copied(), CHECKS, [torch.float32], accept)
 
 
 # --- an output never written, or left over
@@ -157,7 +157,7 @@ def test_a_mutated_input_is_caught(monkeypatch):
         return [out]
 
     expect_caught("mutated", CpuDevice(), run)
-    without(monkeypatch, "require_unchanged", "require_no_writes")
+    without(monkeypatch, "require_unchanged", "no_writes")
     replace(monkeypatch, measurement, "judge", lambda *arguments: None)  # a row of such calls comes to another result
     timed(CpuDevice(), run)
 
@@ -171,7 +171,7 @@ def test_an_input_that_was_changed_and_put_back_is_caught(monkeypatch, position)
         return [out]
 
     expect_caught("mutated", CpuDevice(), run)
-    without(monkeypatch, "require_no_writes")
+    without(monkeypatch, "no_writes")
     timed(CpuDevice(), run)
 
 
@@ -189,7 +189,7 @@ def test_an_input_that_is_changed_and_put_back_only_while_it_is_timed_is_caught(
         return run
 
     expect_caught("mutated", CpuDevice(), cheat())
-    without(monkeypatch, "require_no_writes")
+    without(monkeypatch, "no_writes")
     timed(CpuDevice(), cheat())
 
 

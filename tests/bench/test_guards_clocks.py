@@ -73,7 +73,8 @@ def test_whatever_a_measurement_stands_on_is_missed_when_it_was_replaced_and_put
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(measurement, "judge"), (measurement, "Sample"), (Sample, "of"), (checking, "compare"), (checking, "load"),
+    [(measurement, "judge"), (measurement, "Sample"), (Sample, "of"), (checking, "compare"),
+     (checking, "Inputs"), (checking.Inputs, "load"),
      (guards, "require_unchanged"), (genuine, "require_genuine"), (runner, "fill_in"), (runner, "complaint_about")],
     ids=lambda one: getattr(one, "__name__", one),
 )  # fmt: skip

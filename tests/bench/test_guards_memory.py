@@ -1,5 +1,6 @@
 """A result that was remembered, or made where the clock does not run, is caught; without its guard it goes unnoticed."""
 
+import dataclasses
 import time
 
 import pytest
@@ -50,6 +51,35 @@ def test_a_result_cached_only_after_the_checks_is_caught_while_timing(monkeypatc
     expect_caught("wrong", CpuDevice(), cheat())
     replace(monkeypatch, measurement, "judge", lambda *arguments: None)
     timed(CpuDevice(), cheat())
+
+
+def kept_while_the_version_stays(make, use):
+    """What is made of the weights is kept by their version counter, as PyTorch's own caches of weights are."""
+    kept = {}
+
+    def run(x, w):
+        if kept.get("version") != w._version:
+            kept.update(version=w._version, made=make(x, w))
+        return [use(x, kept["made"]).clone()]
+
+    return run
+
+
+def with_parameters(*positions):
+    return tuple(dataclasses.replace(check, parameters=frozenset(positions)) for check in CHECKS)
+
+
+def test_weights_rearranged_once_while_they_stay_are_honest():
+    def rearranging():
+        return kept_while_the_version_stays(lambda x, w: w.t().contiguous(), lambda x, made: x @ made.t())
+
+    timed(CpuDevice(), rearranging(), given=with_parameters(1))
+    expect_caught("wrong", CpuDevice(), rearranging())  # of what is no weight nothing tells that it changed
+
+
+def test_a_result_kept_while_the_weights_stay_is_caught():
+    run = kept_while_the_version_stays(work, lambda x, made: made)
+    expect_caught("cached", CpuDevice(), run, given=with_parameters(1))
 
 
 @pytest.mark.parametrize(

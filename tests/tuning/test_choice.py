@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fastconv import backends
+from fastconv.backends import packed_weights
 from fastconv.bench.device import CpuDevice
 from fastconv.plan import Candidate
 from fastconv.tuning import choice, tables
@@ -205,6 +206,21 @@ class Counting:
 
 def tune(problem, found, store, make_plan, **options):
     return tune_problem(problem, found, store, device=CpuDevice(), make_plan=make_plan, **options)
+
+
+def test_weights_that_are_kept_packed_are_forgotten_before_every_call_that_is_timed(store, monkeypatch):
+    """In training they change with every step, and the choice must not rest on a call that found them packed."""
+    events, make = [], Counting()
+
+    def make_plan(problem, candidate):
+        plan = make(problem, candidate)
+        return lambda *tensors: events.append("call") or plan(*tensors)
+
+    monkeypatch.setattr(packed_weights, "clear", lambda: events.append("clear"))
+    assert not tune(conv(target=CPU), candidates(1e-6)[:1], store, make_plan).failures
+    timed = events[events.index("clear") :]
+    assert len(timed) >= 18
+    assert timed == ["clear", "call"] * (len(timed) // 2)
 
 
 def test_candidates_are_measured_and_wrong_and_failing_ones_never_chosen(store):
