@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 import fastconv
 from fastconv import backends, dispatch, info
+from fastconv.bench import supervisor
 from fastconv.cli import app
 from fastconv.cli.models import load_model
 from fastconv.cli.options import parse_pair, parse_size
+from tests.bench.synthetic import cases, predicted, write
 
 TWO_LAYERS = """
 import torch
@@ -321,3 +323,35 @@ def test_a_wrong_word_in_fastconv_tune_is_an_error(monkeypatch, arguments):
     assert "FASTCONV_TUNE must be 0, 1 or force, got 'always'" in run(*arguments, code=1)
     assert "no: the environment variable FASTCONV_TUNE must be 0, 1 or force" in run("info")
     assert json.loads(CliRunner().invoke(app, ["info", "--json"]).stdout)["problems"]
+
+
+# --- bench
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_an_interrupted_run_ends_as_an_interrupted_process_does(tmp_path, monkeypatch):
+    from fastconv.bench import session
+
+    case = cases()[0]
+
+    def interrupted(job, writer, log, done, on_row, on_begin):
+        writer.write(predicted(case, "fastconv-cuda", 1e-5))
+        return supervisor.Outcome([predicted(case, "fastconv-cuda", 1e-5)], complete=False, reason="interrupted")
+
+    monkeypatch.setattr(session, "supervise", interrupted)
+    printed = run("bench", "--suite", "pools", "--quick", "--backend", "cuda", "--output", str(tmp_path), code=130)
+    assert "Not complete: interrupted" in printed
+    assert "--resume adds them" in printed
+
+
+@pytest.mark.parametrize(("count", "shown"), [("0", 0), ("1", 2), ("2", 4), ("50", 5)])
+def test_compare_shows_as_many_rows_as_were_asked_for(tmp_path, count, shown):
+    rows = [predicted(case, "fastconv-cuda", 1e-5) for case in cases()[:5]]
+    path = str(write(tmp_path / "results.jsonl", rows, predicted_gpu="H200"))
+    assert run("bench", "compare", path, path, "--rows", count).count("/channels_last/") == shown
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_backends_that_are_left_out_without_a_gpu_are_named(tmp_path):
+    options = ("--filter", "pools/resnet_3x3_s2", "--pass", "fwd", "--quick", "--output", str(tmp_path))
+    assert "Left out: aten" in run("bench", "--backend", "cuda", "--backend", "aten", *options)

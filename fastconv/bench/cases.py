@@ -63,17 +63,26 @@ class Case:
         return passes * self.layer.flops(self.batch)
 
     def bytes_moved(self) -> int:
-        """Compulsory bytes: each tensor that a pass reads or writes, once. A block's insides need not touch memory."""
-        size = self.dtype.itemsize
+        """Compulsory bytes: each element that a pass reads or writes, once. A block's insides need not touch memory.
+
+        What lies under no window is not read, but a gradient of it is written: a zero.
+        """
         elements = self.layer.elements(self.batch)
+        everything = sum(elements.values())
+        larger = "y" if self.layer.op == "conv_transpose2d" else "x"
+        read = everything - round((1 - self.layer.seen()) * elements[larger])
+        offsets = elements["y"] if self.layer.op == "max_pool2d" else 0  # one byte each, for the backward pass
+        size = self.dtype.itemsize
+        writes_larger = "fwd" if larger == "y" else "dgrad"
+        passes = {
+            name: (everything if name == writes_larger else read) * size + (offsets if name == "dgrad" else 0)
+            for name in ("fwd", "dgrad", "wgrad")
+        }
+        if self.direction != "fwd+bwd":
+            return passes[self.direction]
         if self.layer.op == "max_pool2d":
-            offsets = elements["y"]  # one byte each, for the backward pass
-            forward = (elements["x"] + elements["y"]) * size
-            if self.direction == "fwd":
-                return forward
-            return forward + offsets if self.direction == "dgrad" else 2 * (forward + offsets)
-        one = sum(elements.values()) * size
-        return 3 * one if self.direction == "fwd+bwd" else one
+            return passes["fwd"] + offsets + passes["dgrad"]
+        return sum(passes.values())
 
     def roof(self, ceilings: Ceilings) -> Roof:
         return ceilings.roof(self.flops(), self.bytes_moved(), self.precision)

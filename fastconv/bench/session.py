@@ -90,6 +90,8 @@ def run(options: Options, console: Console) -> Finished:
     writer = Writer(path, facts, resume=options.resume)
     names = [name for case in job.cases for name in row_ids(case, options, job)]
     left = [name for name in names if name not in done]
+    if leaving_out := [name for name in options.backends if name not in (*job.field["backends"], "none")]:
+        console.print(f"[yellow]Left out:[/yellow] {', '.join(leaving_out)}, which run nothing of ours without a GPU")
     what = "Measuring" if options.measured else f"Checking in emulation, predicting for {options.gpu}"
     console.print(f"{what}: {len(left)} rows of {len(cases)} cases; results in {folder}")
     try:

@@ -126,6 +126,21 @@ class Layer:
             return batch * self.channels * rows * columns * taps
         return 2 * batch * rows * columns * self.channels * self.filters // self.groups * taps
 
+    def seen(self) -> float:
+        """The share of the larger image (x; of a transposed convolution y) that lies under a window: a 1x1 with stride 2 passes
+        three elements of four over."""
+        image = self.output_size if self.op == "conv_transpose2d" else self.size
+        windows = self.size if self.op == "conv_transpose2d" else self.convolved_size
+        share = 1.0
+        for axis in (0, 1):
+            rows = {
+                window * self.stride[axis] - self.padding[axis] + tap * self.dilation[axis]
+                for window in range(windows[axis])
+                for tap in range(self.kernel[axis])
+            }
+            share *= len(rows.intersection(range(image[axis]))) / image[axis]
+        return share
+
     def elements(self, batch: int) -> dict[str, int]:
         """Of x, w and y."""
         rows, columns = self.output_size

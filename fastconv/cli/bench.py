@@ -93,6 +93,8 @@ def bench(
     session.print_summary(finished, console)
     if not finished.results.rows or finished.reason.startswith("the worker could not start"):
         raise typer.Exit(1)
+    if finished.reason.startswith("interrupted"):
+        raise typer.Exit(130)  # as of a process that an interrupt ended
 
 
 @app.command("list")
@@ -132,7 +134,7 @@ def compare(
     first: Annotated[str, typer.Argument(help="FILE or FOLDER of results, or a COMMIT's; each also with :CONTESTANT.")],
     second: Annotated[str, typer.Argument(help="The same; a ratio above one says that this one is faster.")],
     figure: Annotated[str, typer.Option(help="Which time: cold, warm or graph.")] = "cold",
-    rows: Annotated[int, typer.Option(help="How many of the slowest and of the fastest rows to show.")] = 10,
+    rows: Annotated[int, typer.Option(min=0, help="How many of the slowest and of the fastest rows to show.")] = 10,
 ) -> None:
     """Two results, commits or contestants: geometric mean of the ratios with a bootstrap interval, and the extremes.
 
@@ -157,13 +159,15 @@ def compare(
     for (suite, direction), mean in found.by("suite", "direction").items():
         means.add_row(suite, direction, f"{mean.value:.3f}x", f"{mean.low:.3f} to {mean.high:.3f}", str(mean.count))
     console.print(means)
-    extremes = found.pairs if len(found.pairs) <= 2 * rows else [*found.pairs[:rows], *found.pairs[-rows:]]
+    middle = max(0, len(found.pairs) - 2 * rows)
+    extremes = [*found.pairs[:rows], *found.pairs[rows + middle :]] if rows else []
     table = Table()
     for heading in ("ratio", "case", "kernel before", "kernel after"):
         table.add_column(heading, overflow="fold")
     for pair in extremes:
         table.add_row(f"{pair.ratio:.3f}x", pair.second.key, _who(pair.first), _who(pair.second))
-    console.print(table)
+    if extremes:
+        console.print(table)
     if any(found.unmatched):
         console.print(f"Only in the first: {found.unmatched[0]} rows; only in the second: {found.unmatched[1]}.")
 

@@ -1,5 +1,7 @@
 """Suites: the layers are those of the networks, and shapes follow PyTorch."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -92,6 +94,37 @@ def test_a_small_batch_is_enough_to_make_inputs_that_are_random():
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert dy.shape == case.sizes("dy")
     assert not torch.equal(x, make_inputs(case, torch.device("cpu"), case.layout, seed=4)[0])
+
+
+def test_what_lies_under_no_window_is_not_compulsory_to_read_but_its_gradient_is_to_write():
+    """Else a kernel of a strided 1x1, which passes three pixels of four over, would be rejected as faster than the roofline."""
+    for name, share in (("layer2.0.downsample", 0.25), ("layer2.0.conv2", 1.0), ("maxpool", 1.0)):
+        (layer,) = (one for one in load_suite("resnet50").layers if one.name == name)
+        x, w, y = layer.elements(2).values()
+        offsets = y if layer.op == "max_pool2d" else 0
+        fwd, dgrad = 2 * (share * x + w + y), 2 * (x + w + y) + offsets
+        assert Case(layer, "fwd", "bfloat16", "nchw", 2).bytes_moved() == fwd
+        assert Case(layer, "dgrad", "bfloat16", "nchw", 2).bytes_moved() == dgrad
+        both = Case(layer, "fwd+bwd", "bfloat16", "nchw", 2).bytes_moved()
+        if layer.op == "max_pool2d":
+            assert both == fwd + offsets + dgrad
+        else:
+            assert Case(layer, "wgrad", "bfloat16", "nchw", 2).bytes_moved() == fwd
+            assert both == 2 * fwd + dgrad
+
+
+def test_a_transposed_convolution_writes_also_what_no_window_reaches():
+    layer = dataclasses.replace(
+        load_suite("unet").layers[0], op="conv_transpose2d", kernel=(1, 1), stride=(2, 2), padding=(0, 0)
+    )
+    x, w, y = layer.elements(1).values()
+    rows, columns = layer.size
+    assert layer.seen() == rows * columns / ((2 * rows - 1) * (2 * columns - 1))
+    assert Case(layer, "fwd", "float32", "nchw", 1).bytes_moved() == 4 * (x + w + y)
+    for direction in ("dgrad", "wgrad"):
+        assert Case(layer, direction, "float32", "nchw", 1).bytes_moved() == 4 * (
+            x + w + x // layer.channels * layer.filters
+        )
 
 
 def test_a_case_is_found_by_its_key():
