@@ -1,7 +1,7 @@
-// The host's side of kernels/direct_conv.cuh: the families direct_fprop and direct_dgrad.
+// The host's side of kernels/direct_conv/direct_conv.cuh: the families direct_fprop and direct_dgrad.
 #pragma once
 
-#include "kernels/direct_conv.cuh"
+#include "kernels/direct_conv/direct_conv.cuh"
 #include "launch/registry.h"
 
 namespace fastconv {
