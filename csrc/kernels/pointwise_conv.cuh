@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   };
   store_tile<Shape>(
       accumulators, reinterpret_cast<float*>(pipeline), output_rows, parameters.out, split, column_at,
-      [](float) { return false; }, [](int, int) { return 0.0f; });
+      [](float) { return false; }, [](int, int, float sum) { return sum; });
 
   // All eight columns of the product with ones are the same; the lanes of the first hold them.
   if (wants_bias && threadIdx.x % 4 == 0) {

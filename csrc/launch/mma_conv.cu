@@ -1,15 +1,9 @@
 #include "launch/mma_conv.h"
 
-#include <algorithm>
-
 #include "kernels/mma_conv/reduce.cuh"
 #include "kernels/mma_conv/repack.cuh"
 
 namespace fastconv::mma {
-
-std::string config_name(const Tile& tile, int splits) {
-  return splits > 1 ? tile.name() + "_k" + std::to_string(splits) : tile.name();
-}
 
 std::string why_not_any(const ConvProblem& problem) {
   if (problem.dtype == DataType::float64) return "tensor cores have no float64 convolution here";
@@ -32,23 +26,15 @@ std::string why_not_any(const ConvProblem& problem) {
   return "";
 }
 
-std::vector<std::string> names_by_rank(std::vector<Candidate> candidates) {
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.rank < b.rank; });
-  std::vector<std::string> names;
-  for (Candidate& candidate : candidates) names.push_back(std::move(candidate.name));
-  return names;
-}
-
 void launch_reduce(DataType dtype, const ReduceParameters& parameters, const void* partial, int64_t partial_bytes,
                    const Operand& output, const LaunchArguments& arguments, const Operand* residual) {
   const int element = size_of(dtype);
   const int64_t items = parameters.items + (parameters.partial_bias != nullptr ? parameters.bias_count : 0);
-  const LaunchShape shape{"reduce_splits", static_cast<unsigned>(divide_up(items, kReduceThreads)), kReduceThreads, 0,
-                          kReduceThreads};
+  const LaunchShape shape{parameters.is_folded ? "fold_splits" : "reduce_splits",
+                          static_cast<unsigned>(divide_up(items, kReduceThreads)), kReduceThreads, 0, kReduceThreads};
   const int64_t columns = output.sizes[1];
-  const auto launch = [&](auto kernel) {
-    launch_kernel(shape, kernel, parameters,
+  const auto launch = [&](auto plain, auto folded) {
+    launch_kernel(shape, parameters.is_folded ? folded : plain, parameters,
                   {{"partial", partial, partial_bytes},
                    {"output", parameters.out.output, bytes_of(output, element), true},
                    {"bias", parameters.out.bias, columns * element},
@@ -56,9 +42,9 @@ void launch_reduce(DataType dtype, const ReduceParameters& parameters, const voi
                    {"bias_gradient", parameters.bias_gradient, parameters.bias_count * element, true}},
                   arguments.stream);
   };
-  if (dtype == DataType::float16) return launch(reduce_splits<Half>);
-  if (dtype == DataType::bfloat16) return launch(reduce_splits<BFloat16>);
-  launch(reduce_splits<float>);
+  if (dtype == DataType::float16) return launch(&reduce_splits<Half>, &fold_splits<Half>);
+  if (dtype == DataType::bfloat16) return launch(&reduce_splits<BFloat16>, &fold_splits<BFloat16>);
+  launch(&reduce_splits<float>, &fold_splits<float>);
 }
 
 void launch_repack(DataType dtype, const RepackParameters& parameters, int64_t source_bytes, int64_t destination_bytes,

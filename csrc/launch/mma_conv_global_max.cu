@@ -25,13 +25,14 @@ int64_t part_bytes(const ConvGlobalMaxProblem& problem, const Tile& tile) {
   return problem.outputs() * parts_of_image(problem, tile) * static_cast<int64_t>(sizeof(Best));
 }
 
+// Of a tile, and of the one that pixels have which turn out to be unaligned: of the larger workspace.
+int64_t most_part_bytes(const ConvGlobalMaxProblem& problem, const Tile& tile) {
+  const Tile& narrow = fused_kernels_of(problem.conv).best.narrow[0].tile;
+  return std::max(part_bytes(problem, tile), part_bytes(problem, narrow));
+}
+
 int64_t blocks_of(const ConvGlobalMaxProblem& problem, const Geometry& geometry, const Tile& tile) {
-  const int64_t row_tiles = problem.conv.y.sizes[0] * tiles_of_image(problem, tile);
-  if (row_tiles * divide_up(geometry.output_channels, tile.columns) * problem.conv.groups > INT32_MAX) {
-    return int64_t{INT32_MAX} + 1;
-  }
-  GatherParameters parameters{};
-  return lay_out_rasters(parameters, geometry, tile, problem.conv.groups, static_cast<uint32_t>(row_tiles));
+  return fused_blocks(problem.conv, geometry, tile, problem.conv.y.sizes[0] * tiles_of_image(problem, tile));
 }
 
 const std::vector<Kernel<BestGatherParameters>>& kernels_for(const ConvGlobalMaxProblem& problem,
@@ -40,8 +41,8 @@ const std::vector<Kernel<BestGatherParameters>>& kernels_for(const ConvGlobalMax
 }
 
 Work work_of(const ConvGlobalMaxProblem& problem, const Geometry& geometry, const Tile& tile) {
-  Work work = fused_work(problem.conv, geometry, problem.compulsory_bytes());
-  work.memory_bytes += 2.0 * static_cast<double>(part_bytes(problem, tile));
+  Work work = fused_work(problem.conv, geometry, tile, problem.compulsory_bytes() + 2 * part_bytes(problem, tile),
+                         blocks_of(problem, geometry, tile));
   work.extra_launches += 1;
   return work;
 }
@@ -49,9 +50,8 @@ Work work_of(const ConvGlobalMaxProblem& problem, const Geometry& geometry, cons
 std::vector<std::string> configs(const ConvGlobalMaxProblem& problem) {
   if (!why_not_gather(problem.conv).empty()) return {""};
   const Geometry geometry(problem.conv);
-  const auto& kernels = kernels_for(problem, geometry);
-  return fused_configs(problem.conv, geometry, kernels, work_of(problem, geometry, kernels[0].tile),
-                       [&](const Tile& tile) { return blocks_of(problem, geometry, tile); });
+  return ranked_configs(problem.conv.target, kernels_for(problem, geometry), 1,
+                        [&](const Tile& tile) { return work_of(problem, geometry, tile); });
 }
 
 std::string can_implement(const ConvGlobalMaxProblem& problem, const std::string& config) {
@@ -59,11 +59,12 @@ std::string can_implement(const ConvGlobalMaxProblem& problem, const std::string
   if (!reason.empty()) return reason;
   const Geometry geometry(problem.conv);
   const auto* kernel = find_kernel(kernels_for(problem, geometry), config);
-  if (kernel != nullptr &&
-      geometry.workspace_bytes(1) + part_bytes(problem, kernel->tile) > problem.conv.most_workspace_bytes) {
+  if (kernel == nullptr) return why_not_tile(problem.conv, kernel, 0);
+  if (geometry.workspace_bytes(1) + Workspace::size_of({most_part_bytes(problem, kernel->tile)}) >
+      problem.conv.most_workspace_bytes) {
     return too_much_workspace(problem.conv, "converted operands and the parts of the maps");
   }
-  return why_not_tile(problem.conv, kernel, kernel != nullptr ? blocks_of(problem, geometry, kernel->tile) : 0);
+  return why_not_tile(problem.conv, kernel, blocks_of(problem, geometry, kernel->tile));
 }
 
 BestGatherParameters parameters_for(const ConvGlobalMaxProblem& problem, const Geometry& geometry, const Tile& tile) {
@@ -79,91 +80,51 @@ BestGatherParameters parameters_for(const ConvGlobalMaxProblem& problem, const G
   return parameters;
 }
 
-class Launch {
- public:
-  Launch(const ConvGlobalMaxProblem& problem, const Kernel<BestGatherParameters>& kernel)
-      : problem_(problem),
-        geometry_(problem.conv),
-        kernel_(kernel),
-        narrow_(geometry_.is_narrow() ? kernel : fused_kernels_of(problem.conv).best.narrow[0]),
-        parameters_(parameters_for(problem, geometry_, kernel.tile)),
-        narrow_parameters_(parameters_for(problem, geometry_, narrow_.tile)),
-        operands_(problem.conv, geometry_, workspace_) {
-    // Pixels that turn out to be unaligned have the other kernel and its tiles.
-    parts_at_ = workspace_.take(std::max(part_bytes(problem, kernel_.tile), part_bytes(problem, narrow_.tile)));
-  }
-
-  int64_t workspace_bytes() const { return workspace_.bytes(); }
-  Packing packing() const { return operands_.packing(); }
-  const BestGatherParameters& parameters() const { return parameters_; }
-
-  void operator()(const LaunchArguments& arguments) const {
-    const auto [x, w, y, bias, indices] = arguments.pointers;
-    const GatherOperands::Ready ready = operands_(x, w, arguments);
-    const bool narrow = ready.piece_bytes < 16;
-    const auto& kernel = narrow ? narrow_ : kernel_;
-    BestGatherParameters parameters = narrow ? narrow_parameters_ : parameters_;
-    GatherParameters& gather = parameters.gather;
-    gather.source = ready.source;
-    gather.piece_bytes = ready.piece_bytes;
-    gather.weights = ready.weights;
-    gather.out.bias = problem_.conv.has_bias ? bias : nullptr;
-    parameters.parts_of_maps = reinterpret_cast<Best*>(static_cast<unsigned char*>(arguments.workspace) + parts_at_);
-    launch_kernel({"mma_conv_global_max", gather.tiles_of_split.divisor(), 32 * kernel.tile.warps(),
-                   kernel.shared_bytes, kernel.launch_bound},
-                  kernel.function, parameters,
-                  {{"x", ready.source, ready.source_bytes},
-                   {"w", ready.weights, ready.weight_bytes},
-                   {"bias", gather.out.bias, problem_.conv.y.sizes[1] * geometry_.element},
-                   {"parts", parameters.parts_of_maps, part_bytes(problem_, kernel.tile), true}},
-                  arguments.stream);
-    merge(parameters, part_bytes(problem_, kernel.tile), y, indices, arguments.stream);
-  }
-
- private:
-  void merge(const BestGatherParameters& gathered, int64_t bytes, void* y, void* indices, const Stream& stream) const {
-    MergeParameters parameters{};
-    parameters.parts_of_maps = gathered.parts_of_maps;
-    parameters.output = y;
-    parameters.indices = static_cast<int64_t*>(indices);
-    parameters.parts = gathered.parts;
-    parameters.channels = gathered.gather.all_output_channels;
-    const int64_t column_blocks = divide_up(parameters.channels, kMergeColumns);
-    parameters.column_blocks = FastDivider<uint32_t>(static_cast<uint32_t>(column_blocks));
-    const LaunchShape shape{"merge_best", static_cast<unsigned>(problem_.conv.y.sizes[0] * column_blocks),
-                            kMergeColumns * kMergeShares, 0, kMergeColumns * kMergeShares};
-    const auto launch = [&](auto kernel) {
-      launch_kernel(shape, kernel, parameters,
-                    {{"parts", parameters.parts_of_maps, bytes},
-                     {"y", y, problem_.outputs() * geometry_.element, true},
-                     {"indices", indices, problem_.outputs() * 8, true}},
-                    stream);
-    };
-    if (problem_.conv.dtype == DataType::float16) return launch(merge_best<Half>);
-    if (problem_.conv.dtype == DataType::bfloat16) return launch(merge_best<BFloat16>);
-    launch(merge_best<float>);
-  }
-
-  const ConvGlobalMaxProblem problem_;
-  const Geometry geometry_;
-  const Kernel<BestGatherParameters> kernel_, narrow_;
-  const BestGatherParameters parameters_, narrow_parameters_;
-  Workspace workspace_;
-  const GatherOperands operands_;
-  int64_t parts_at_;
-};
+void merge(const ConvGlobalMaxProblem& problem, const BestGatherParameters& gathered, int64_t bytes, void* y,
+           void* indices, const Stream& stream) {
+  MergeParameters parameters{};
+  parameters.parts_of_maps = gathered.parts_of_maps;
+  parameters.output = y;
+  parameters.indices = static_cast<int64_t*>(indices);
+  parameters.parts = gathered.parts;
+  parameters.channels = gathered.gather.all_output_channels;
+  const int64_t column_blocks = divide_up(parameters.channels, kMergeColumns);
+  parameters.column_blocks = FastDivider<uint32_t>(static_cast<uint32_t>(column_blocks));
+  const LaunchShape shape{"merge_best", static_cast<unsigned>(problem.conv.y.sizes[0] * column_blocks),
+                          kMergeColumns * kMergeShares, 0, kMergeColumns * kMergeShares};
+  const auto launch = [&](auto kernel) {
+    launch_kernel(shape, kernel, parameters,
+                  {{"parts", parameters.parts_of_maps, bytes},
+                   {"y", y, problem.outputs() * size_of(problem.conv.dtype), true},
+                   {"indices", indices, problem.outputs() * 8, true}},
+                  stream);
+  };
+  if (problem.conv.dtype == DataType::float16) return launch(merge_best<Half>);
+  if (problem.conv.dtype == DataType::bfloat16) return launch(merge_best<BFloat16>);
+  launch(merge_best<float>);
+}
 
 Prepared prepare(const ConvGlobalMaxProblem& problem, const std::string& config) {
   const Geometry geometry(problem.conv);
   const Kernel<BestGatherParameters>& kernel = *find_kernel(kernels_for(problem, geometry), config);
-  auto launch = std::make_shared<Launch>(problem, kernel);
+  const auto launch = std::make_shared<FusedLaunch<BestGatherParameters>>(
+      problem.conv, fused_kernels_of(problem.conv).best, kernel,
+      [&](const Tile& tile) { return parameters_for(problem, geometry, tile); });
+  const int64_t parts_at = launch->workspace().take(most_part_bytes(problem, kernel.tile));
   Prepared prepared;
-  prepared.description =
-      describe_fused(problem.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
-                     launch->parameters().gather.tiles_of_split.divisor(), problem.compulsory_bytes());
+  prepared.description = describe_fused(problem.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
+                                        problem.compulsory_bytes());
   prepared.description.workspace_bytes = launch->workspace_bytes();
   prepared.packing = launch->packing();
-  prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
+  prepared.launch = [problem, launch, parts_at](const LaunchArguments& arguments) {
+    const auto [x, w, y, bias, indices] = arguments.pointers;
+    auto ready = launch->ready(arguments);
+    Best*& parts = ready.parameters.parts_of_maps;
+    parts = reinterpret_cast<Best*>(static_cast<unsigned char*>(arguments.workspace) + parts_at);
+    const int64_t bytes = part_bytes(problem, ready.kernel.tile);
+    launch->launch("mma_conv_global_max", ready, {{{"parts", parts, bytes, true}, {}}}, arguments.stream);
+    merge(problem, ready.parameters, bytes, y, indices, arguments.stream);
+  };
   return prepared;
 }
 
@@ -173,6 +134,9 @@ Prepared prepare(const ConvGlobalMaxProblem& problem, const std::string& config)
 const KernelFamily<ConvGlobalMaxProblem> mma_conv_global_max{
     "mma_conv_global_max",
     "implicit GEMM on tensor cores whose epilogue keeps the largest of each column, parts of a map merged in order",
-    mma::configs, mma::can_implement, mma::prepare};
+    mma::configs,
+    mma::can_implement,
+    mma::prepare,
+    true};
 
 }  // namespace fastconv

@@ -48,14 +48,12 @@ std::string why_not(const ConvMaxPoolProblem& problem) {
   return "";
 }
 
+int64_t row_tiles_of(const ConvMaxPoolProblem& problem, const Patch& patch) {
+  return problem.pool.y.sizes[0] * patch.down * patch.across;
+}
+
 int64_t blocks_of(const ConvMaxPoolProblem& problem, const Geometry& geometry, const Tile& tile) {
-  const Patch patch = choose_patch(problem.pool, tile.rows);
-  const int64_t column_tiles = divide_up(geometry.output_channels, tile.columns);
-  // lay_out_rasters fills the last raster up; it counts these exactly.
-  GatherParameters parameters{};
-  const int64_t row_tiles = problem.pool.y.sizes[0] * patch.down * patch.across;
-  if (row_tiles * column_tiles * problem.conv.groups > INT32_MAX) return int64_t{INT32_MAX} + 1;
-  return lay_out_rasters(parameters, geometry, tile, problem.conv.groups, static_cast<uint32_t>(row_tiles));
+  return fused_blocks(problem.conv, geometry, tile, row_tiles_of(problem, choose_patch(problem.pool, tile.rows)));
 }
 
 const std::vector<Kernel<PoolGatherParameters>>& kernels_for(const ConvMaxPoolProblem& problem,
@@ -63,25 +61,38 @@ const std::vector<Kernel<PoolGatherParameters>>& kernels_for(const ConvMaxPoolPr
   return tiles_for(fused_kernels_of(problem.conv).pool, geometry);
 }
 
+Work work_of(const ConvMaxPoolProblem& problem, const Geometry& geometry, const Tile& tile) {
+  return fused_work(problem.conv, geometry, tile, problem.compulsory_bytes(), blocks_of(problem, geometry, tile));
+}
+
 std::vector<std::string> configs(const ConvMaxPoolProblem& problem) {
   if (!why_not(problem).empty()) return {""};
   const Geometry geometry(problem.conv);
-  return fused_configs(problem.conv, geometry, kernels_for(problem, geometry),
-                       fused_work(problem.conv, geometry, problem.compulsory_bytes()),
-                       [&](const Tile& tile) { return blocks_of(problem, geometry, tile); });
+  return ranked_configs(problem.conv.target, kernels_for(problem, geometry), 1,
+                        [&](const Tile& tile) { return work_of(problem, geometry, tile); });
+}
+
+// Why no patch of a tile closes a pooling window; empty where one does.
+std::string why_no_patch(const ConvMaxPoolProblem& problem, const Tile& tile) {
+  if (choose_patch(problem.pool, tile.rows).down > 0) return "";
+  return "a pooling window of " + std::to_string(problem.pool.kernel[0]) + " x " +
+         std::to_string(problem.pool.kernel[1]) + ", which does not fit a tile of " + std::to_string(tile.rows) +
+         " pixels";
 }
 
 std::string can_implement(const ConvMaxPoolProblem& problem, const std::string& config) {
-  const std::string reason = why_not(problem);
+  std::string reason = why_not(problem);
   if (!reason.empty()) return reason;
   const Geometry geometry(problem.conv);
   const auto* kernel = find_kernel(kernels_for(problem, geometry), config);
-  if (kernel != nullptr && choose_patch(problem.pool, kernel->tile.rows).down == 0) {
-    return "a pooling window of " + std::to_string(problem.pool.kernel[0]) + " x " +
-           std::to_string(problem.pool.kernel[1]) + ", which does not fit a tile of " +
-           std::to_string(kernel->tile.rows) + " pixels";
+  if (kernel == nullptr) return why_not_tile(problem.conv, kernel, 0);
+  reason = why_no_patch(problem, kernel->tile);
+  // Where the tensors lie is not known yet.
+  if (reason.empty() && geometry.piece_bytes == 16) {
+    reason = why_no_patch(problem, fused_kernels_of(problem.conv).pool.narrow[0].tile);
+    if (!reason.empty()) reason += ", as x has if its address is not a multiple of 16";
   }
-  return why_not_tile(problem.conv, kernel, kernel != nullptr ? blocks_of(problem, geometry, kernel->tile) : 0);
+  return reason.empty() ? why_not_tile(problem.conv, kernel, blocks_of(problem, geometry, kernel->tile)) : reason;
 }
 
 PoolGatherParameters parameters_for(const ConvMaxPoolProblem& problem, const Geometry& geometry, const Tile& tile) {
@@ -89,7 +100,7 @@ PoolGatherParameters parameters_for(const ConvMaxPoolProblem& problem, const Geo
   const PoolProblem& pool = problem.pool;
   const Patch patch = choose_patch(pool, tile.rows);
   GatherParameters& gather = parameters.gather;
-  const auto row_tiles = static_cast<uint32_t>(pool.y.sizes[0] * patch.down * patch.across);
+  const auto row_tiles = static_cast<uint32_t>(row_tiles_of(problem, patch));
   lay_out_rasters(gather, geometry, tile, problem.conv.groups, row_tiles);
   gather.phase_count = 1;
   gather.tile_begin[1] = row_tiles;
@@ -128,75 +139,41 @@ bool has_whole_chunks(const Operand& operand, int groups, int64_t chunk) {
          steps(sizes[2], strides[2]) && steps(sizes[3], strides[3]);
 }
 
-class Launch {
- public:
-  Launch(const ConvMaxPoolProblem& problem, const Kernel<PoolGatherParameters>& kernel)
-      : problem_(problem),
-        geometry_(problem.conv),
-        kernel_(kernel),
-        narrow_(geometry_.is_narrow() ? kernel : fused_kernels_of(problem.conv).pool.narrow[0]),
-        parameters_(parameters_for(problem, geometry_, kernel.tile)),
-        narrow_parameters_(parameters_for(problem, geometry_, narrow_.tile)),
-        operands_(problem.conv, geometry_, workspace_) {}
-
-  int64_t workspace_bytes() const { return workspace_.bytes(); }
-  Packing packing() const { return operands_.packing(); }
-  const PoolGatherParameters& parameters() const { return parameters_; }
-
-  void operator()(const LaunchArguments& arguments) const {
-    const auto [x, w, y, bias, offsets] = arguments.pointers;
-    const GatherOperands::Ready ready = operands_(x, w, arguments);
-    const bool narrow = ready.piece_bytes < 16;
-    const auto& kernel = narrow ? narrow_ : kernel_;
-    PoolGatherParameters parameters = narrow ? narrow_parameters_ : parameters_;
-    GatherParameters& gather = parameters.gather;
-    gather.source = ready.source;
-    gather.piece_bytes = ready.piece_bytes;
-    gather.weights = ready.weights;
-    gather.out.output = y;
-    gather.out.bias = problem_.conv.has_bias ? bias : nullptr;
-    const int element = geometry_.element, groups = problem_.conv.groups;
-    const int64_t chunk = 16 / element;
-    const auto aligned = [](const void* pointer, int64_t bytes) {
-      return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
-    };
-    gather.out.vector_access = has_whole_chunks(problem_.pool.y, groups, chunk) && aligned(y, 16);
-    parameters.pool.offsets = static_cast<uint8_t*>(offsets);
-    parameters.pool.vector_offsets = has_whole_chunks(problem_.pool.offsets, groups, chunk) && aligned(offsets, chunk);
-    launch_kernel({"mma_conv_max_pool", gather.tiles_of_split.divisor(), 32 * kernel.tile.warps(), kernel.shared_bytes,
-                   kernel.launch_bound},
-                  kernel.function, parameters,
-                  {{"x", ready.source, ready.source_bytes},
-                   {"w", ready.weights, ready.weight_bytes},
-                   {"y", y, bytes_of(problem_.pool.y, element), true},
-                   {"bias", gather.out.bias, problem_.conv.y.sizes[1] * element},
-                   {"offsets", offsets, bytes_of(problem_.pool.offsets, 1), true}},
-                  arguments.stream);
-  }
-
- private:
-  const ConvMaxPoolProblem problem_;
-  const Geometry geometry_;
-  const Kernel<PoolGatherParameters> kernel_, narrow_;
-  const PoolGatherParameters parameters_, narrow_parameters_;
-  Workspace workspace_;
-  const GatherOperands operands_;
-};
+void run(const ConvMaxPoolProblem& problem, const FusedLaunch<PoolGatherParameters>& launch,
+         const LaunchArguments& arguments) {
+  const auto [x, w, y, bias, offsets] = arguments.pointers;
+  auto ready = launch.ready(arguments);
+  const int element = launch.geometry().element, groups = problem.conv.groups;
+  const int64_t chunk = 16 / element;
+  const auto aligned = [](const void* pointer, int64_t bytes) {
+    return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+  };
+  ready.parameters.gather.out.output = y;
+  ready.parameters.gather.out.vector_access = has_whole_chunks(problem.pool.y, groups, chunk) && aligned(y, 16);
+  PoolWindows& windows = ready.parameters.pool;
+  windows.offsets = static_cast<uint8_t*>(offsets);
+  windows.vector_offsets = has_whole_chunks(problem.pool.offsets, groups, chunk) && aligned(offsets, chunk);
+  launch.launch("mma_conv_max_pool", ready,
+                {{{"y", y, bytes_of(problem.pool.y, element), true},
+                  {"offsets", offsets, bytes_of(problem.pool.offsets, 1), true}}},
+                arguments.stream);
+}
 
 Prepared prepare(const ConvMaxPoolProblem& problem, const std::string& config) {
   const Geometry geometry(problem.conv);
   const Kernel<PoolGatherParameters>& kernel = *find_kernel(kernels_for(problem, geometry), config);
-  auto launch = std::make_shared<Launch>(problem, kernel);
-  const int64_t compulsory = problem.compulsory_bytes();
+  const auto launch = std::make_shared<const FusedLaunch<PoolGatherParameters>>(
+      problem.conv, fused_kernels_of(problem.conv).pool, kernel,
+      [&](const Tile& tile) { return parameters_for(problem, geometry, tile); });
   Prepared prepared;
-  prepared.description = describe_fused(problem.conv, geometry, kernel, fused_work(problem.conv, geometry, compulsory),
-                                        launch->parameters().gather.tiles_of_split.divisor(), compulsory);
+  prepared.description = describe_fused(problem.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
+                                        problem.compulsory_bytes());
   prepared.description.workspace_bytes = launch->workspace_bytes();
   const PoolWindows& windows = launch->parameters().pool;
   prepared.description.choices.emplace_back("patch_height", windows.patch_pixels / windows.patch_width.divisor());
   prepared.description.choices.emplace_back("patch_width", windows.patch_width.divisor());
   prepared.packing = launch->packing();
-  prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
+  prepared.launch = [problem, launch](const LaunchArguments& arguments) { run(problem, *launch, arguments); };
   return prepared;
 }
 
@@ -206,6 +183,9 @@ Prepared prepare(const ConvMaxPoolProblem& problem, const std::string& config) {
 const KernelFamily<ConvMaxPoolProblem> mma_conv_max_pool{
     "mma_conv_max_pool",
     "implicit GEMM on tensor cores whose epilogue pools patches of the output in shared memory: any window of a tile",
-    mma::configs, mma::can_implement, mma::prepare};
+    mma::configs,
+    mma::can_implement,
+    mma::prepare,
+    true};
 
 }  // namespace fastconv

@@ -32,6 +32,7 @@ struct Work {
   bool depthwise;           // wgrad: the depth is pixels, so a slice has rows * depth elements all the same
   double memory_bytes;      // compulsory traffic, layout conversions included
   double partial_elements;  // float32 sums of one split
+  bool always_adds_parts;   // even one split's sums are stored apart and added up by a second kernel
   double extra_launches;    // layout conversions and weight repacking
 };
 
@@ -78,7 +79,7 @@ inline double predict_seconds(const Machine& machine, const Tile& tile, int shar
   // Multiprocessors that have nothing to do load nothing, either.
   const double bandwidth = machine.memory_bandwidth * last_wave_efficiency(blocks, machine.multiprocessors);
   double seconds = std::max({kShortestSeconds, clocks / machine.clock, work.memory_bytes / bandwidth});
-  if (splits > 1) {
+  if (splits > 1 || work.always_adds_parts) {
     // Written and read once; parts that fit the cache do not leave it.
     const double bytes = 4.0 * splits * work.partial_elements;
     seconds += kLaunchSeconds + 2 * bytes / (machine.memory_bandwidth * (bytes < machine.cache_bytes / 2 ? 2 : 1));

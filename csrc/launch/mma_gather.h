@@ -7,6 +7,10 @@
 
 namespace fastconv::mma {
 
+// What one launch computes: as many images as can be turned to channels-last, or held by the padded x's gradient, at a
+// time; mostly all.
+ConvProblem gather_part_of(const ConvProblem& problem);
+
 // Why no kernel on the gathered product takes the problem; empty where they may.
 std::string why_not_gather(const ConvProblem& problem);
 

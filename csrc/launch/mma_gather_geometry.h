@@ -75,7 +75,10 @@ inline AxisPlan dgrad_axis(int64_t x_size, int64_t y_size, int64_t taps, int str
 // The problem in the words of the kernel: what is read, what is written, and how they hang together.
 struct Geometry {
   bool transposed;  // dgrad
-  Operand source, output;
+  // dgrad where padding repeats elements of x: the product is the gradient by the padded x, in partial sums, and an
+  // element is added up from the places at which it stands there.
+  bool is_folded;
+  Operand source, output;                    // output: of the product
   int64_t source_channels, output_channels;  // of a group
   AxisPlan rows, columns;
   int piece_bytes;        // of the source as it is; 0: it is converted
@@ -86,20 +89,22 @@ struct Geometry {
 
   explicit Geometry(const ConvProblem& problem)
       : transposed(problem.pass == ConvPass::dgrad),
+        is_folded(transposed && !problem.is_zero_padded()),
         source(transposed ? problem.y : problem.x),
         output(transposed ? problem.x : problem.y),
         source_channels(source.sizes[1] / problem.groups),
         output_channels(output.sizes[1] / problem.groups),
         most_workspace_bytes(problem.most_workspace_bytes),
         element(size_of(problem.dtype)) {
-    const auto axis = [&](int dimension) {
-      const int i = dimension - 2;
-      return (transposed ? dgrad_axis : fprop_axis)(
-          transposed ? problem.x.sizes[dimension] : problem.x.sizes[dimension], problem.y.sizes[dimension],
-          problem.w.sizes[dimension], problem.stride[i], problem.padding[2 * i], problem.dilation[i]);
+    const auto axis = [&](int i) {
+      const int dimension = 2 + i, low = problem.padding[2 * i], high = problem.padding[2 * i + 1];
+      if (is_folded) output.sizes[dimension] += low + high;
+      return (transposed ? dgrad_axis : fprop_axis)(transposed ? output.sizes[dimension] : problem.x.sizes[dimension],
+                                                    problem.y.sizes[dimension], problem.w.sizes[dimension],
+                                                    problem.stride[i], is_folded ? 0 : low, problem.dilation[i]);
     };
-    rows = axis(2);
-    columns = axis(3);
+    rows = axis(0);
+    columns = axis(1);
     const int64_t chunk = 16 / element, taps = problem.w.sizes[2] * problem.w.sizes[3];
     piece_bytes = piece_bytes_of(source, problem.groups, element);
     channel_pitch = round_up(source_channels, chunk);
@@ -114,13 +119,18 @@ struct Geometry {
   }
 
   int64_t pixels() const { return output.sizes[0] * output.sizes[2] * output.sizes[3]; }
-  int64_t partial_bytes(int splits) const { return splits > 1 ? 4 * splits * pixels() * partial_pitch : 0; }
+  // Whether the sums are stored apart, and added up by a second kernel.
+  bool has_partial_sums(int splits) const { return splits > 1 || is_folded; }
+  int64_t partial_bytes(int splits) const {
+    return has_partial_sums(splits) ? 4 * splits * pixels() * partial_pitch : 0;
+  }
   bool is_narrow() const { return piece_bytes != 0 && piece_bytes < 16; }
+  int copy_bytes() const { return piece_bytes == 0 ? 16 : piece_bytes; }
   int64_t workspace_bytes(int splits) const {
     return Workspace::size_of({packed_bytes, converted_bytes, partial_bytes(splits)});
   }
   int most_splits() const {
-    const int64_t left = most_workspace_bytes - workspace_bytes(1);
+    const int64_t left = most_workspace_bytes - Workspace::size_of({packed_bytes, converted_bytes});
     return static_cast<int>(std::clamp<int64_t>(left / (4 * pixels() * partial_pitch), 1, 128));
   }
 };

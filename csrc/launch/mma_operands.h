@@ -23,6 +23,16 @@ inline PixelStrides pixel_strides(const Operand& operand) {
   return {operand.strides[0], operand.strides[2], operand.strides[3]};
 }
 
+// What stands around x in fprop and wgrad.
+inline Border border_of(const ConvProblem& problem) {
+  Border border{};
+  border.is_mapped = !problem.is_zero_padded();
+  if (problem.padding_mode == PaddingMode::constant) border.fill = static_cast<float>(problem.padding_value);
+  border.rows = PaddedAxis<int>::of(problem, 0);
+  border.columns = PaddedAxis<int>::of(problem, 1);
+  return border;
+}
+
 // Reads of the operand's pixels are of this many bytes: 16; 8, 4 or 2 where the channels or their alignment allow no
 // more; or 0 where channels are not neighbours, and the operand is first turned to channels-last.
 inline int piece_bytes_of(const Operand& operand, int groups, int element_size) {

@@ -98,18 +98,9 @@ std::vector<std::string> configs(const ConvProblem& whole) {
   if (!why_not(whole).empty()) return {""};
   const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
-  const int most_splits = geometry.most_splits(problem, parts_of(whole));
-  const Machine machine = Machine::of(problem.target);
-  std::vector<Candidate> found;
-  for (const auto& kernel : candidates_of(problem, geometry)) {
-    const Work work = work_of(problem, geometry, kernel.tile);
-    const int splits = best_splits(machine, kernel.tile, kernel.shared_bytes, work, most_splits);
-    for (int option : split_options(splits, most_splits)) {
-      found.push_back(
-          {config_name(kernel.tile, option), rank(machine, kernel.tile, kernel.shared_bytes, work, option)});
-    }
-  }
-  return names_by_rank(std::move(found));
+  return ranked_configs(problem.target, candidates_of(problem, geometry),
+                        geometry.most_splits(problem, parts_of(whole)),
+                        [&](const Tile& tile) { return work_of(problem, geometry, tile); });
 }
 
 std::string can_implement(const ConvProblem& whole, const std::string& text) {
@@ -117,21 +108,14 @@ std::string can_implement(const ConvProblem& whole, const std::string& text) {
   if (!reason.empty()) return reason;
   const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
-  const auto& kernels = candidates_of(problem, geometry);
-  const std::optional<Config> config = parse_config(kernels, text);
-  if (!config)
-    return "there is no such configuration" + std::string(geometry.is_narrow() ? " for unaligned pixels" : "");
-  const Kernel<WgradParameters>& kernel = kernels[config->tile];
-  const int most = Machine::of(problem.target).block_shared_bytes;
-  if (kernel.shared_bytes > most) {
-    return "needs " + std::to_string(kernel.shared_bytes) + " bytes of shared memory, a block has " +
-           std::to_string(most);
+  const auto chosen = choose(problem.target, candidates_of(problem, geometry), geometry.is_narrow(), text);
+  if (!chosen.reason.empty()) return chosen.reason;
+  if (geometry.workspace_bytes(problem, chosen.splits * parts_of(whole)) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, std::to_string(chosen.splits) + " splits");
   }
-  if (geometry.workspace_bytes(problem, config->splits * parts_of(whole)) > problem.most_workspace_bytes) {
-    return too_much_workspace(problem, std::to_string(config->splits) + " splits");
-  }
-  if (divide_up(geometry.pixels, kernel.tile.depth) * (config->splits + 1) > INT32_MAX) return "2^31 slices or more";
-  if (blocks_of(problem, geometry, kernel.tile) * config->splits > INT32_MAX) return "2^31 blocks or more";
+  const Tile& tile = chosen.kernel->tile;
+  if (divide_up(geometry.pixels, tile.depth) * (chosen.splits + 1) > INT32_MAX) return "2^31 slices or more";
+  if (blocks_of(problem, geometry, tile) * chosen.splits > INT32_MAX) return "2^31 blocks or more";
   return "";
 }
 
@@ -146,6 +130,7 @@ WgradParameters parameters_for(const ConvProblem& problem, const Geometry& geome
       geometry.gradient_piece_bytes == 0 ? round_up(geometry.filters, 16 / geometry.element) : geometry.filters);
   parameters.source_group_step =
       static_cast<int>(geometry.source_piece_bytes == 0 ? geometry.channel_pitch : geometry.channels);
+  parameters.border = border_of(problem);
   parameters.filter_stride = problem.w.strides[0];
   parameters.tap_row_stride = problem.w.strides[2];
   parameters.tap_column_stride = problem.w.strides[3];
@@ -344,36 +329,20 @@ class WgradLaunch {
 Prepared prepare(const ConvProblem& whole, const std::string& text) {
   const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
-  const auto& kernels = candidates_of(problem, geometry);
-  const Config config = *parse_config(kernels, text);
-  const Kernel<WgradParameters>& kernel = kernels[config.tile];
+  const auto chosen = choose(problem.target, candidates_of(problem, geometry), geometry.is_narrow(), text);
+  const Kernel<WgradParameters>& kernel = *chosen.kernel;
   // Of a problem that is aligned, for tensors that are not.
   const auto& narrow = geometry.is_narrow() ? kernel : kernels_of<WgradParameters>(problem).narrow[0];
-  const auto launch = std::make_shared<WgradLaunch>(whole, kernel, narrow, config.splits);
-  const Work work = work_of(problem, geometry, kernel.tile);
-  const Machine machine = Machine::of(problem.target);
+  const auto launch = std::make_shared<WgradLaunch>(whole, kernel, narrow, chosen.splits);
   Prepared prepared;
-  Description& description = prepared.description;
-  description.blocks = static_cast<unsigned>(work.blocks * config.splits);
-  description.threads = 32 * kernel.tile.warps();
-  description.shared_bytes = kernel.shared_bytes;
-  description.workspace_bytes = launch->workspace_bytes();
-  description.flops = whole.flops();
-  description.compulsory_bytes = whole.compulsory_bytes();
-  description.predicted_seconds = static_cast<double>(launch->count()) *
-                                  predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, config.splits);
-  description.choices = {
-      {"tile_rows", kernel.tile.rows},
-      {"tile_columns", kernel.tile.columns},
-      {"tile_depth", kernel.tile.depth},
-      {"stages", kernel.tile.stages},
-      {"splits", config.splits},
-      {"copy_bytes", geometry.is_narrow() ? std::min(geometry.gradient_piece_bytes, geometry.source_piece_bytes) : 16},
-      {"converts_layout", geometry.gradient_piece_bytes == 0 || geometry.source_piece_bytes == 0},
-      {"parts", launch->count()},
-      {"last_wave_percent",
-       static_cast<int64_t>(100 * last_wave_efficiency(work.blocks * config.splits, machine.multiprocessors))},
-  };
+  prepared.description = describe(
+      whole, kernel, work_of(problem, geometry, kernel.tile), chosen.splits,
+      {{"splits", chosen.splits},
+       {"copy_bytes", geometry.is_narrow() ? std::min(geometry.gradient_piece_bytes, geometry.source_piece_bytes) : 16},
+       {"converts_layout", geometry.gradient_piece_bytes == 0 || geometry.source_piece_bytes == 0},
+       {"parts", launch->count()}});
+  prepared.description.workspace_bytes = launch->workspace_bytes();
+  prepared.description.predicted_seconds *= static_cast<double>(launch->count());
   prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }
@@ -382,7 +351,8 @@ Prepared prepare(const ConvProblem& whole, const std::string& text) {
 }  // namespace mma
 
 const KernelFamily<ConvProblem> mma_wgrad{
-    "mma_wgrad", "implicit GEMM over the output's pixels on tensor cores, split and added in order", mma::configs,
-    mma::can_implement, mma::prepare};
+    "mma_wgrad",  "implicit GEMM over the output's pixels on tensor cores, split and added in order",
+    mma::configs, mma::can_implement,
+    mma::prepare, true};
 
 }  // namespace fastconv

@@ -127,39 +127,22 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
 std::vector<std::string> configs(const ConvProblem& problem) {
   if (!why_not(problem).empty()) return {""};
   const Geometry geometry(problem);
-  const Machine machine = Machine::of(problem.target);
-  std::vector<Candidate> found;
-  for (const auto& kernel : candidates_of(problem, geometry)) {
-    const Work work = work_of(problem, geometry, kernel.tile);
-    const int best = best_splits(machine, kernel.tile, kernel.shared_bytes, work, geometry.most_splits());
-    for (int option : split_options(best, geometry.most_splits())) {
-      found.push_back(
-          {config_name(kernel.tile, option), rank(machine, kernel.tile, kernel.shared_bytes, work, option)});
-    }
-  }
-  return names_by_rank(std::move(found));
+  return ranked_configs(problem.target, candidates_of(problem, geometry), geometry.most_splits(),
+                        [&](const Tile& tile) { return work_of(problem, geometry, tile); });
 }
 
 std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const std::string reason = why_not(problem);
   if (!reason.empty()) return reason;
   const Geometry geometry(problem);
-  const auto& kernels = candidates_of(problem, geometry);
-  const std::optional<Config> config = parse_config(kernels, text);
-  if (!config) {
-    return "there is no such configuration" + std::string(geometry.is_narrow() ? " for unaligned pixels" : "");
+  const auto chosen = choose(problem.target, candidates_of(problem, geometry), geometry.is_narrow(), text);
+  if (!chosen.reason.empty()) return chosen.reason;
+  if (geometry.partial_bytes(chosen.splits) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, std::to_string(chosen.splits) + " splits");
   }
-  const Kernel<PointwiseParameters>& kernel = kernels[config->tile];
-  const int most = Machine::of(problem.target).block_shared_bytes;
-  if (kernel.shared_bytes > most) {
-    return "needs " + std::to_string(kernel.shared_bytes) + " bytes of shared memory, a block has " +
-           std::to_string(most);
-  }
-  if (geometry.partial_bytes(config->splits) > problem.most_workspace_bytes) {
-    return too_much_workspace(problem, std::to_string(config->splits) + " splits");
-  }
-  if (divide_up(geometry.depth, kernel.tile.depth) * (config->splits + 1) > INT32_MAX) return "2^31 slices or more";
-  if (geometry.blocks(kernel.tile) * config->splits > INT32_MAX) return "2^31 blocks or more";
+  const Tile& tile = chosen.kernel->tile;
+  if (divide_up(geometry.depth, tile.depth) * (chosen.splits + 1) > INT32_MAX) return "2^31 slices or more";
+  if (geometry.blocks(tile) * chosen.splits > INT32_MAX) return "2^31 blocks or more";
   return "";
 }
 
@@ -287,31 +270,14 @@ class PointwiseLaunch {
 
 Prepared prepare(const ConvProblem& problem, const std::string& text) {
   const Geometry geometry(problem);
-  const auto& kernels = candidates_of(problem, geometry);
-  const Config config = *parse_config(kernels, text);
-  const Kernel<PointwiseParameters>& kernel = kernels[config.tile];
-  const auto launch = std::make_shared<PointwiseLaunch>(problem, kernel, config.splits);
-  const Work work = work_of(problem, geometry, kernel.tile);
-  const Machine machine = Machine::of(problem.target);
+  const auto chosen = choose(problem.target, candidates_of(problem, geometry), geometry.is_narrow(), text);
+  const Kernel<PointwiseParameters>& kernel = *chosen.kernel;
+  const auto launch = std::make_shared<PointwiseLaunch>(problem, kernel, chosen.splits);
   Prepared prepared;
-  Description& description = prepared.description;
-  description.blocks = static_cast<unsigned>(work.blocks * config.splits);
-  description.threads = 32 * kernel.tile.warps();
-  description.shared_bytes = kernel.shared_bytes;
-  description.workspace_bytes = geometry.partial_bytes(config.splits);
-  description.flops = problem.flops();
-  description.compulsory_bytes = problem.compulsory_bytes();
-  description.predicted_seconds = predict_seconds(machine, kernel.tile, kernel.shared_bytes, work, config.splits);
-  description.choices = {
-      {"tile_rows", kernel.tile.rows},
-      {"tile_columns", kernel.tile.columns},
-      {"tile_depth", kernel.tile.depth},
-      {"stages", kernel.tile.stages},
-      {"splits", config.splits},
-      {"copy_bytes", std::min(geometry.left_piece, geometry.right_piece)},
-      {"last_wave_percent",
-       static_cast<int64_t>(100 * last_wave_efficiency(work.blocks * config.splits, machine.multiprocessors))},
-  };
+  prepared.description =
+      describe(problem, kernel, work_of(problem, geometry, kernel.tile), chosen.splits,
+               {{"splits", chosen.splits}, {"copy_bytes", std::min(geometry.left_piece, geometry.right_piece)}});
+  prepared.description.workspace_bytes = geometry.partial_bytes(chosen.splits);
   prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }

@@ -65,6 +65,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   p.group_filters = FastDivider<uint32_t>(geometry.group_filters);
   p.group_channels = FastDivider<uint32_t>(geometry.group_channels);
   p.groups = geometry.groups;
+  p.is_transposed = geometry.transposed;
   p.slabs = FastDivider<uint32_t>(slabs);
 
   // Eight neighbouring pixels are read at once: by words, four of each, which lie in different banks where pixels are
@@ -231,7 +232,7 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const std::string reason = why_not(problem, by_words);
   if (!reason.empty()) return reason;
   const Launches launches(problem, by_words, parse_config(text));
-  const std::string too_large = why_no_shared_memory(launches.shared_bytes, problem.target);
+  const std::string too_large = mma::why_no_shared_memory(launches.shared_bytes, problem.target);
   if (!too_large.empty()) return too_large;
   if (launches.converted_bytes > problem.most_workspace_bytes) {
     return mma::too_much_workspace(problem, "turning the operand to channels-last");

@@ -215,12 +215,6 @@ inline std::string why_not_stem(const ConvProblem& problem) {
   return "";
 }
 
-inline std::string why_no_shared_memory(int64_t bytes, const Target& target) {
-  const int most = mma::Machine::of(target).block_shared_bytes;
-  if (bytes <= most) return "";
-  return "needs " + std::to_string(bytes) + " bytes of shared memory, a block has " + std::to_string(most);
-}
-
 // Where the pixels lie; after lay_out_image.
 inline void set_source(Parameters& p, const Geometry& geometry, const Operand& source) {
   p.source_batch = source.strides[0];

@@ -224,7 +224,7 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const std::string reason = why_not(problem, by_words);
   if (!reason.empty()) return reason;
   const WgradLaunch launch(problem, by_words, parse_config(text));
-  const std::string too_large = why_no_shared_memory(launch.shared_bytes, problem.target);
+  const std::string too_large = mma::why_no_shared_memory(launch.shared_bytes, problem.target);
   if (!too_large.empty()) return too_large;
   if (launch.workspace_bytes() > problem.most_workspace_bytes) {
     return mma::too_much_workspace(problem, "turning x to channels-last and the parts of the sum");

@@ -1,7 +1,7 @@
 """What the compiler made of the tensor-core kernels: registers, memory, and the instructions of the main loop.
 
-Writes the checked-in table from a module that nvcc 13.0 compiled:
-python -m tests.core.machine_code fastconv/_cuda.*.so 13.0
+Writes the checked-in table from a module, or from fatbins of all its sources, that nvcc 13.0 compiled:
+python -m tests.core.machine_code 13.0 fastconv/_cuda.*.so
 """
 
 from __future__ import annotations
@@ -169,15 +169,16 @@ def table_compiler() -> str:
     return TABLE.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
 
 
-def write_table(module: Path, nvcc: str) -> None:
+def write_table(nvcc: str, files: list[Path]) -> None:
     cuobjdump = compiled_code.find_disassembler()
     assert cuobjdump is not None, "cuobjdump is missing"
     shared = shared_bytes()
+    found = {kernel: used for file in files for kernel, used in resources(cuobjdump, file).items()}
     with TABLE.open("w", newline="") as file:
         file.write(f"# nvcc {nvcc}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["family", "type", "precision", "tile", "narrow", "architecture", "registers", "shared_bytes"])
-        for kernel, used in sorted(resources(cuobjdump, module).items()):
+        for kernel, used in sorted(found.items()):
             narrow = "yes" if kernel.narrow else "no"
             bytes_ = shared[kernel.family, kernel.type, kernel.precision, kernel.tile, kernel.narrow]
             row = [kernel.family, kernel.type, kernel.precision, kernel.tile, narrow, kernel.architecture]
@@ -185,4 +186,4 @@ def write_table(module: Path, nvcc: str) -> None:
 
 
 if __name__ == "__main__":
-    write_table(Path(sys.argv[1]), sys.argv[2])
+    write_table(sys.argv[1], [Path(argument) for argument in sys.argv[2:]])

@@ -12,6 +12,7 @@ import torch
 import fastconv
 from fastconv import backends, dispatch, emulator
 from fastconv.problem import Operand
+from tests.core.mma_support import Case as CoreCase
 from tests.fused.support import Case
 
 POOLS = {
@@ -120,6 +121,51 @@ def test_layouts_of_the_output(pool):
         candidate = next(one for one in fused_candidates(problem) if one.legal)
         with emulator.check():
             assert_exact(case, problem, candidate)
+
+
+def at_odd_address(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values, one element past an address that is a multiple of 16."""
+    moved = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)[1:].as_strided(tensor.shape, tensor.stride(), 1)
+    return moved.copy_(tensor)
+
+
+@pytest.mark.parametrize("size", [3, 11, 12, 16, 17])
+def test_a_window_fits_the_tiles_of_unaligned_tensors_too_or_is_refused(size):
+    """Where x lies is known only at the launch, and the kernel for odd addresses has a smaller tile."""
+    window = ((size, size), (size, size), (0, 0))
+    case = dataclasses.replace(WHOLE, x=(1, 16, 2 * size, 2 * size), w=(8, 16, 3, 3), dtype=torch.float16, pool=window)
+    problem = problem_of(case)
+    candidates = fused_candidates(problem)
+    assert any(one.legal for one in candidates) == (size <= 11)  # 128 pixels hold 11 x 11
+    if size in (12, 16):
+        assert any(one.reason.endswith("as x has if its address is not a multiple of 16") for one in candidates)
+        turned = dataclasses.replace(case, x_layout="contiguous")  # and so aligned, wherever it lies
+        (candidate, *_) = [one for one in fused_candidates(problem_of(turned)) if one.legal]
+        with emulator.check():
+            assert_exact(turned, problem_of(turned), candidate)
+    x, w, bias = case.tensors()
+    expected = case.reference(x.double(), w.double(), bias.double())[0]
+    for candidate in [one for one in candidates if one.legal]:
+        plan = backends.get("cuda").plan(problem, candidate)
+        with emulator.check():
+            for moved in ((at_odd_address(x), w), (x, at_odd_address(w)), (at_odd_address(x), at_odd_address(w))):
+                assert torch.equal(plan(*moved, bias)[0].double(), expected), candidate.config
+
+
+def test_the_parts_of_unaligned_tensors_are_in_the_workspace_that_is_judged():
+    """The tile for odd addresses makes more parts of a map than a tile of 256 pixels."""
+    compiled = emulator.module()
+    case = CoreCase("fprop", torch.float16, (1, 16, 40, 40), (64, 16, 3, 3))
+    used = set()
+    for most in range(8_000, 80_000, 1_000):
+        convolution = dataclasses.replace(case, most_workspace_bytes=most).problem(compiled)
+        problem = compiled.ConvGlobalMaxProblem(conv=convolution)
+        for candidate in compiled.candidates(problem):
+            if candidate.reason:
+                continue
+            used.add(candidate.config)
+            assert compiled.Plan(problem, candidate.kernel, candidate.config).workspace_bytes <= most, candidate.config
+    assert len(used) >= 3
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "silu", "gelu", "sigmoid", "hardswish", "tanh"])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -14,6 +15,7 @@ from fastconv import emulator
 from tests.core.mma_support import Case, assert_accurate, assert_exact
 
 PASSES = ("fprop", "dgrad", "wgrad")
+MODES = ("reflect", "replicate", "circular", "constant")
 TYPES = ((torch.float16, False), (torch.bfloat16, False), (torch.float32, True), (torch.float32, False))
 #: Multiply-adds of a problem, and elements of its largest tensor.
 MOST_WORK, MOST_ELEMENTS = 1_500_000, 40_000
@@ -65,7 +67,16 @@ def draw(dice: random.Random, conv_pass: str, dtype: torch.dtype, allow_tf32: bo
     n, k, p, q = case.y
     if min(p, q) < 1 or max(n * k * p * q, n * channels * image[0] * image[1]) > MOST_ELEMENTS:
         return None
-    return case if n * k * p * q * channels // groups * kernel[0] * kernel[1] <= MOST_WORK else None
+    if n * k * p * q * channels // groups * kernel[0] * kernel[1] > MOST_WORK:
+        return None
+    mode = dice.choice(("zeros", "zeros", *(mode for mode in MODES if pads(mode, case.padding, image))))
+    return dataclasses.replace(case, padding_mode=mode, padding_value=-1.5 if mode == "constant" else 0.0)
+
+
+def pads(mode: str, padding: tuple[int, ...], image: tuple[int, int]) -> bool:
+    """Whether an image has as much to pad with as the mode wants."""
+    least = {"reflect": 1, "circular": 0}
+    return mode not in least or all(padding[i] + least[mode] <= image[i // 2] for i in range(4))
 
 
 def try_problem(conv_pass: str, dtype: torch.dtype, allow_tf32: bool, number: int) -> None:

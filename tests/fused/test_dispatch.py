@@ -12,6 +12,7 @@ from fastconv import backends, dispatch
 from fastconv.problem import Target, changed
 from fastconv.tuning.keys import problem_key, split_batch
 from fastconv.tuning.tuner import Workload
+from tests.core.geometries import MODES
 from tests.core.test_mma_fused import WHOLE, fused_candidates, problem_of
 
 
@@ -63,34 +64,32 @@ def test_a_stale_unfused_candidate_is_refused():
         backends.get("cuda").plan(problem, dataclasses.replace(candidate, config="other"))
 
 
+@pytest.mark.parametrize("mode", ["zeros", *MODES])
 @pytest.mark.parametrize("pool", [WHOLE.pool, ((3, 3), (2, 2), (1, 1)), None], ids=["2x2s2", "3x3s2p1", "global"])
-def test_wide_offsets_and_padding_of_four_sides(pool):
-    """Zeros around, as many as asked for on each side, on the fused kernel; the index width is the host's affair."""
+def test_wide_offsets_and_padding_of_every_mode_on_four_sides(pool, mode):
+    """On the fused kernel; the index width is the host's affair."""
     x, w, bias = dataclasses.replace(WHOLE, dtype=torch.float16).tensors()
     sides = (2, 0, 1, 3)
-    padded = torch.nn.functional.pad(x.double(), (1, 3, 2, 0))
+    value = 2.0 if mode == "constant" else 0.0
+    padded = torch.nn.functional.pad(
+        x.double(), (1, 3, 2, 0), "constant" if mode == "zeros" else mode, value if mode == "constant" else None
+    )
     case = dataclasses.replace(WHOLE, padding=(0, 0), pool=pool)
     expected = case.reference(padded, w.double(), bias.double())[0]
 
     def call():
+        options = {"padding": sides, "padding_mode": mode, "padding_value": value, "backend": "cuda"}
         if pool is None:
-            return fastconv.conv2d_global_max(x, w, bias, padding=sides, activation="relu", backend="cuda")
+            return fastconv.conv2d_global_max(x, w, bias, activation="relu", **options)
         kernel, stride, padding = pool
         window = {"pool_kernel_size": kernel, "pool_stride": stride, "pool_padding": padding}
-        return fastconv.conv2d_max_pool2d(x, w, bias, padding=sides, backend="cuda", **window)
+        return fastconv.conv2d_max_pool2d(x, w, bias, **options, **window)
 
     for bits in (32, 64):
         with dispatch.force_index_bits(bits):
             (explained, *_) = fastconv.explain(call)
             assert explained.chosen.kernel.startswith("mma_conv_")
             assert torch.equal(call().double(), expected)
-
-
-def test_other_paddings_run_unfused_and_say_why():
-    x, w, _ = dataclasses.replace(WHOLE, dtype=torch.float16).tensors()
-    (call,) = fastconv.explain(fastconv.conv2d_max_pool2d, x, w, padding=1, padding_mode="reflect", backend="cuda")
-    assert call.chosen.kernel == "unfused"
-    assert any("reflect" in one.reason for one in call.rejected if one.kernel == "mma_conv_max_pool")
 
 
 def test_convert_takes_fused_blocks_for_layers_built_as_fastconvs():

@@ -23,7 +23,7 @@ struct WarpPlace {
 };
 
 // rows: RowPlace of every row of the tile. column_at(column of the tile, a whole chunk) -> ColumnPlace.
-// exact(row, column of the tile) -> float, asked for sums that is_suspect(sum): see pipeline.cuh.
+// exact(row, column of the tile, sum) -> float, asked for sums that is_suspect(sum): see pipeline.cuh.
 // staging: shared memory that nobody uses any more. Every warp of the block comes here.
 template <class Shape, class ColumnAt, class IsSuspect, class Exact>
 __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulators, float* staging,
@@ -73,7 +73,10 @@ __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulato
       while (suspects != 0) {
         const int place = __ffs(suspects) - 1;
         suspects &= suspects - 1;
-        const float sum = exact(tile_row, tile_column + place);
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < kChunk; ++j) sum = j == place ? values[j] : sum;
+        sum = exact(tile_row, tile_column + place, sum);
 #pragma unroll
         for (int j = 0; j < kChunk; ++j) values[j] = j == place ? sum : values[j];
       }

@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) gather_gemm(const __grid_c
   }
   __syncthreads();
 
-  store_gathered<Shape>(
+  store_gathered<Shape, true>(
       accumulators, range, parameters, parameters.out, tile, share, source_rows, reinterpret_cast<float*>(pipeline),
       output_rows, [&](int tile_column) {
         const int column = share.first_column + tile_column;

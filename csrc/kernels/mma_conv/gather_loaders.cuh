@@ -5,15 +5,22 @@
 // a time.
 #pragma once
 
-#include "kernels/mma_conv/copy.cuh"
+#include "kernels/mma_conv/border.cuh"
 #include "kernels/mma_conv/parameters.h"
 
 namespace fastconv::mma {
 
-// A row of the tile, an output pixel: where its tap 0 lies in the source, and which taps fall inside it.
+// A row of the tile, an output pixel: where its tap 0 lies in the source, and which taps fall inside it. Where what
+// lies outside is not zeros, every tap takes something, and the place of tap 0 stands in place of the bits.
 struct SourceRow {
-  int64_t offset;                      // in elements; may be before the tensor
+  int64_t offset;                      // in elements, of the group's first channel; may be before the tensor
   uint32_t valid_rows, valid_columns;  // bit t: tap t; none for a row that does not exist
+
+  __device__ __forceinline__ static SourceRow bordered(int64_t offset, int row, int column) {
+    return {offset, static_cast<uint32_t>(row), static_cast<uint32_t>(column)};
+  }
+  __device__ __forceinline__ int row() const { return static_cast<int>(valid_rows); }
+  __device__ __forceinline__ int column() const { return static_cast<int>(valid_columns); }
 };
 
 // A place in the sum, and the distance that one slice moves it.
@@ -72,21 +79,21 @@ class SourceLoader {
   static constexpr int kRows = Thread::template kShare<Shape::kRows>;
 
  public:
-  __device__ __forceinline__ SourceLoader(const GatherParameters& parameters, const SourceRow* rows, int group,
-                                          uint32_t taps_across_divisor_begin, const FastDivider<uint32_t>& taps_across)
-      : cursor_(taps_across_divisor_begin + Thread().chunk * Shape::kChunk, Shape::kDepth, parameters.channel_pitch,
-                taps_across),
+  // rows: [kRows], in shared memory, as long as the loader. begin: the block's first term of the sum.
+  __device__ __forceinline__ SourceLoader(const GatherParameters& parameters, const SourceRow* rows, uint32_t begin,
+                                          const FastDivider<uint32_t>& taps_across)
+      : parameters_(parameters),
+        rows_(rows),
+        cursor_(begin + Thread().chunk * Shape::kChunk, Shape::kDepth, parameters.channel_pitch, taps_across),
         row_distance_(parameters.rows.tap_step * parameters.source_strides.row),
         column_distance_(parameters.columns.tap_step * parameters.source_strides.column),
         channels_(parameters.source_channels),
         piece_bytes_(parameters.piece_bytes) {
-    const Element* source =
-        static_cast<const Element*>(parameters.source) + int64_t{group} * parameters.source_group_step;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const bool exists = Thread().template has<Shape::kRows>(i);
       const SourceRow row = exists ? rows[Thread().row + i * Thread::kRowStep] : SourceRow{0, 0, 0};
-      pointers_[i] = source + row.offset;
+      pointers_[i] = static_cast<const Element*>(parameters.source) + row.offset;
       valid_rows_[i] = row.valid_rows;
       valid_columns_[i] = row.valid_columns;
     }
@@ -94,6 +101,16 @@ class SourceLoader {
 
   // stage: the left operand's part of it. Moves on to the next slice.
   __device__ __forceinline__ void load(unsigned char* stage) {
+    if (parameters_.border.is_mapped) {
+      load_bordered(stage);
+    } else {
+      load_zero_padded(stage);
+    }
+    cursor_.advance();
+  }
+
+ private:
+  __device__ __forceinline__ void load_zero_padded(unsigned char* stage) const {
     // Past the last tap there is no valid row, and bit 31 is never set.
     const int row = min(cursor_.row, 31);
     const int64_t distance = row * row_distance_ + cursor_.column * column_distance_ + cursor_.channel;
@@ -104,10 +121,28 @@ class SourceLoader {
       copy_chunk<Element, narrow>(stage + Thread().place + i * Thread::kRowStep * Thread::kChunks * 16,
                                   pointers_[i] + distance, valid, channels_ - cursor_.channel, piece_bytes_);
     }
-    cursor_.advance();
   }
 
- private:
+  // Rows are read from shared memory again instead of being kept, and are not unrolled: no register of the other way is
+  // spent on this one. It has one phase, for it is fprop's.
+  __device__ __forceinline__ void load_bordered(unsigned char* stage) const {
+    const bool exists = cursor_.row < parameters_.rows.phases[0].tap_count;
+    const int row = cursor_.row * parameters_.rows.tap_step, column = cursor_.column * parameters_.columns.tap_step;
+    const Element* source = static_cast<const Element*>(parameters_.source) + cursor_.row * row_distance_ +
+                            cursor_.column * column_distance_ + cursor_.channel;
+#pragma unroll 1
+    for (int i = 0; i < kRows; ++i) {
+      if (!Thread().template has<Shape::kRows>(i)) continue;
+      const SourceRow at = rows_[Thread().row + i * Thread::kRowStep];
+      copy_bordered_chunk<Element, narrow>(stage + Thread().place + i * Thread::kRowStep * Thread::kChunks * 16,
+                                           source + at.offset, parameters_.border, parameters_.source_strides,
+                                           at.row() + row, at.column() + column, exists, channels_ - cursor_.channel,
+                                           piece_bytes_);
+    }
+  }
+
+  const GatherParameters& parameters_;
+  const SourceRow* rows_;
   const Element* pointers_[kRows];
   uint32_t valid_rows_[kRows], valid_columns_[kRows];
   TapCursor cursor_;

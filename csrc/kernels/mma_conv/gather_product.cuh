@@ -52,28 +52,43 @@ __device__ __forceinline__ uint32_t valid_taps(const Axis& axis, const AxisPhase
 }
 
 __device__ __forceinline__ SourceRow source_row(const GatherParameters& parameters, const GatherTile& tile,
-                                                const OutputPixel& pixel) {
-  if (!pixel.exists) return {0, 0, 0};
+                                                OutputPixel pixel) {
+  const bool is_mapped = parameters.border.is_mapped;
+  if (!pixel.exists && !is_mapped) return {0, 0, 0};
+  if (!pixel.exists) pixel = {0, 0, 0, true};  // every tap of a row is read then: of a pixel that there is
   const int64_t row = tile.rows->origin + pixel.row * parameters.rows.source_step;
   const int64_t column = tile.columns->origin + pixel.column * parameters.columns.source_step;
   const PixelStrides& strides = parameters.source_strides;
-  return {pixel.batch * strides.batch + row * strides.row + column * strides.column,
-          valid_taps(parameters.rows, *tile.rows, pixel.row),
+  const int64_t offset = pixel.batch * strides.batch + row * strides.row + column * strides.column +
+                         int64_t{tile.group} * parameters.source_group_step;
+  if (is_mapped) return SourceRow::bordered(offset, static_cast<int>(row), static_cast<int>(column));
+  return {offset, valid_taps(parameters.rows, *tile.rows, pixel.row),
           valid_taps(parameters.columns, *tile.columns, pixel.column)};
 }
 
-// One output in float32 arithmetic. source, weights: of the group and of the output's filter.
-template <class Shape>
-__device__ float exact_gather(const GatherParameters& parameters, const float* source, const float* weights,
-                              const SourceRow& row, const FastDivider<uint32_t>& taps_across, int begin, int end) {
+// One output in float32 arithmetic. weights: of the output's filter.
+template <class Element>
+__device__ float exact_gather(const GatherParameters& parameters, const Element* weights, const SourceRow& row,
+                              const FastDivider<uint32_t>& taps_across, int begin, int end) {
+  const Element* source = static_cast<const Element*>(parameters.source) + row.offset;
   TapCursor cursor(begin, 1, parameters.channel_pitch, taps_across);
   float sum = 0;
   for (int k = begin; k < end; ++k, cursor.advance()) {
     if (cursor.channel >= parameters.source_channels) continue;
-    if (!((row.valid_rows >> cursor.row) & (row.valid_columns >> cursor.column) & 1)) continue;
-    const int64_t distance = cursor.row * parameters.rows.tap_step * parameters.source_strides.row +
-                             cursor.column * parameters.columns.tap_step * parameters.source_strides.column;
-    sum = fmaf(source[row.offset + distance + cursor.channel], weights[k], sum);
+    const int tap_row = cursor.row * parameters.rows.tap_step, tap_column = cursor.column * parameters.columns.tap_step;
+    int64_t distance = tap_row * parameters.source_strides.row + tap_column * parameters.source_strides.column;
+    bool is_source = true;
+    if (parameters.border.is_mapped) {
+      const BorderWay way =
+          border_way(parameters.border, parameters.source_strides, row.row() + tap_row, row.column() + tap_column);
+      distance += way.distance;
+      is_source = !way.is_constant;
+    } else {
+      is_source = (row.valid_rows >> cursor.row) & (row.valid_columns >> cursor.column) & 1;
+      if (!is_source && parameters.is_transposed) continue;
+    }
+    const float value = is_source ? Numeric<Element>::load(source[distance + cursor.channel]) : parameters.border.fill;
+    sum = fmaf(value, Numeric<Element>::load(weights[k]), sum);
   }
   return sum;
 }
@@ -109,7 +124,7 @@ __device__ __forceinline__ void multiply_gathered(Accumulators<Shape>& accumulat
                                                   const GatherParameters& parameters, const GatherTile& tile,
                                                   const GatherShare<Shape>& share, const SourceRow* source_rows,
                                                   unsigned char* pipeline) {
-  SourceLoader<Shape, narrow> source_loader(parameters, source_rows, tile.group, share.begin, tile.columns->taps);
+  SourceLoader<Shape, narrow> source_loader(parameters, source_rows, share.begin, tile.columns->taps);
   WeightLoader<Shape> weight_loader(share.weights, parameters.output_channels - share.first_column, share.pitch,
                                     share.begin);
   const WarpPlace<Shape> warp;
@@ -125,25 +140,35 @@ __device__ __forceinline__ void multiply_gathered(Accumulators<Shape>& accumulat
       [](const Fragments<Shape>&) {});
 }
 
-// Stores the tile by store_tile, sums that split TF32 got wrong computed again.
-template <class Shape, class ColumnAt>
+// Stores the tile by store_tile. Computed again are sums that split TF32 got wrong and, where may_be_transposed, sums
+// of dgrad that are not numbers and lack a tap: its zero may have met an infinite weight.
+template <class Shape, bool may_be_transposed, class ColumnAt>
 __device__ __forceinline__ void store_gathered(const Accumulators<Shape>& accumulators, const OperandRange& range,
                                                const GatherParameters& parameters, const OutputParameters& out,
                                                const GatherTile& tile, const GatherShare<Shape>& share,
                                                const SourceRow* source_rows, float* staging,
                                                const RowPlace* output_rows, const ColumnAt& column_at) {
-  if constexpr (Shape::kPrecision == Precision::split_tf32) {
-    const auto* source =
-        static_cast<const float*>(parameters.source) + int64_t{tile.group} * parameters.source_group_step;
-    store_tile<Shape>(accumulators, staging, output_rows, out, tile.split, column_at, Suspicion(range),
-                      [&](int row, int column) {
-                        return exact_gather<Shape>(parameters, source, share.weights + int64_t{column} * share.pitch,
-                                                   source_rows[row], tile.columns->taps, share.begin, share.end());
-                      });
+  constexpr bool kSplit = Shape::kPrecision == Precision::split_tf32;
+  const auto exact = [&](int row, int column, float sum) {
+    const SourceRow& source = source_rows[row];
+    const auto lacks = [](uint32_t valid, int taps) { return valid != (1u << taps) - 1; };
+    if (!kSplit && !lacks(source.valid_rows, tile.rows->tap_count) &&
+        !lacks(source.valid_columns, tile.columns->tap_count)) {
+      return sum;
+    }
+    return exact_gather(parameters, share.weights + int64_t{column} * share.pitch, source, tile.columns->taps,
+                        share.begin, share.end());
+  };
+  if constexpr (kSplit) {
+    store_tile<Shape>(accumulators, staging, output_rows, out, tile.split, column_at, Suspicion(range), exact);
+  } else if constexpr (may_be_transposed) {
+    store_tile<Shape>(
+        accumulators, staging, output_rows, out, tile.split, column_at,
+        [&](float sum) { return parameters.is_transposed && sum != sum; }, exact);
   } else {
     store_tile<Shape>(
         accumulators, staging, output_rows, out, tile.split, column_at, [](float) { return false; },
-        [](int, int) { return 0.0f; });
+        [](int, int, float sum) { return sum; });
   }
 }
 

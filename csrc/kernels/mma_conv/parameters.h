@@ -6,11 +6,20 @@
 
 #include "common/activation.h"
 #include "common/fast_division.h"
+#include "kernels/padding.cuh"
 
 namespace fastconv::mma {
 
 struct PixelStrides {
   int64_t batch, row, column;
+};
+
+// What stands beyond the borders of x (fprop, wgrad): zeros, or what PaddedAxis says and `fill` where that is a
+// constant.
+struct Border {
+  bool is_mapped;  // false: zeros
+  float fill;
+  PaddedAxis<int> rows, columns;
 };
 
 // How results are finished and stored: rows are pixels (fprop, dgrad) or filters (wgrad).
@@ -52,6 +61,10 @@ struct GatherParameters {
   OutputParameters out;
   PixelStrides source_strides, output_strides, residual_strides;
   Axis rows, columns;
+  Border border;
+  // dgrad: a tap outside of the source is no term of the sum; else it is one, times zero. An infinite weight tells them
+  // apart.
+  bool is_transposed;
   int64_t partial_rows_batch, partial_rows_row;  // rows of the partial sums in an image and in a row of it
   int total_taps_across;                         // taps of all column phases
   int batch;
@@ -74,6 +87,7 @@ struct WgradParameters {
   float* partial_bias;   // [split][K], or null
   void* bias_gradient;   // [K] where the sum is not split, or null
   PixelStrides gradient_strides, source_strides;
+  Border border;
   int64_t filter_stride, tap_row_stride, tap_column_stride;  // of w
   int source_height, source_width;
   int stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width;
@@ -90,6 +104,10 @@ struct WgradParameters {
 struct ReduceParameters {
   OutputParameters out;
   int splits;
+  // Where the partial sums are the gradient by the padded x: an element of x is added up from all the places at which
+  // it stands there.
+  bool is_folded;
+  PaddedAxis<int> padded_rows, padded_columns;
   int64_t items;                                  // chunks of all rows
   FastDivider<uint64_t> chunks;                   // of a row
   FastDivider<uint64_t> height, width;            // rows are pixels [N, H, W]; or filters, and both are 1

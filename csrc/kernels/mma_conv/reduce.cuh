@@ -17,9 +17,41 @@ __device__ __forceinline__ void reduce_bias(const ReduceParameters& parameters, 
   static_cast<Element*>(parameters.bias_gradient)[index] = Numeric<Element>::store(sum);
 }
 
+// sums += the parts of a chunk, split after split. partial: the first.
+template <int kChunk>
+__device__ __forceinline__ void add_splits(float (&sums)[kChunk], const ReduceParameters& parameters,
+                                           const float* partial) {
+  for (int split = 0; split < parameters.splits; ++split, partial += parameters.out.partial_split_stride) {
+#pragma unroll
+    for (int i = 0; i < kChunk; i += 4) {
+      const auto four = ptx::load_vector<4>(partial + i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sums[i + j] += four[j];
+    }
+  }
+}
+
+// The same for every place of the padded x at which an element of x stands, its own first. partial: the chunk in the
+// first place of the image.
+template <int kChunk>
+__device__ __forceinline__ void add_images(float (&sums)[kChunk], const ReduceParameters& parameters,
+                                           const float* partial, int row, int column) {
+  const PaddedAxis<int>&rows = parameters.padded_rows, &columns = parameters.padded_columns;
+  const int64_t width = columns.low + columns.size + columns.high;
+  for (int i = 0; i < rows.images; ++i) {
+    const int padded_row = padded_image(rows, row, i);
+    if (padded_row < 0) continue;
+    for (int j = 0; j < columns.images; ++j) {
+      const int padded_column = padded_image(columns, column, j);
+      if (padded_column < 0) continue;
+      add_splits(sums, parameters, partial + (padded_row * width + padded_column) * parameters.out.partial_pitch);
+    }
+  }
+}
+
 // A thread adds one chunk of columns; threads past the last chunk add the bias gradient's elements.
-template <class Element>
-__global__ void __launch_bounds__(kReduceThreads) reduce_splits(const __grid_constant__ ReduceParameters parameters) {
+template <class Element, bool is_folded>
+__device__ __forceinline__ void reduce_chunk(const ReduceParameters& parameters) {
   constexpr int kChunk = 16 / sizeof(Element);
   const int64_t item = int64_t{blockIdx.x} * kReduceThreads + threadIdx.x;
   if (item >= parameters.items) {
@@ -30,17 +62,6 @@ __global__ void __launch_bounds__(kReduceThreads) reduce_splits(const __grid_con
   const uint64_t row = parameters.chunks.split(chunk);
 
   const OutputParameters& out = parameters.out;
-  const float* partial = out.partial + row * out.partial_pitch + chunk * kChunk;
-  float sums[kChunk] = {};
-  for (int split = 0; split < parameters.splits; ++split, partial += out.partial_split_stride) {
-#pragma unroll
-    for (int i = 0; i < kChunk; i += 4) {
-      const auto four = ptx::load_vector<4>(partial + i);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) sums[i + j] += four[j];
-    }
-  }
-
   uint64_t pixel_row = row;
   uint64_t column = pixel_row;
   pixel_row = parameters.width.split(column);
@@ -50,6 +71,16 @@ __global__ void __launch_bounds__(kReduceThreads) reduce_splits(const __grid_con
     return static_cast<int64_t>(batch) * strides.batch + static_cast<int64_t>(image_row) * strides.row +
            static_cast<int64_t>(column) * strides.column;
   };
+  float sums[kChunk] = {};
+  const float* partial = out.partial + chunk * kChunk;
+  if constexpr (is_folded) {
+    const auto padded = [](const PaddedAxis<int>& axis) { return int64_t{axis.low} + axis.size + axis.high; };
+    const int64_t image = padded(parameters.padded_rows) * padded(parameters.padded_columns) * out.partial_pitch;
+    add_images(sums, parameters, partial + batch * image, static_cast<int>(image_row), static_cast<int>(column));
+  } else {
+    add_splits(sums, parameters, partial + row * out.partial_pitch);
+  }
+
   const RowPlace row_place{offset(parameters.output_strides), offset(parameters.residual_strides), 0};
 
   uint32_t channel = static_cast<uint32_t>(chunk) * kChunk;
@@ -66,6 +97,16 @@ __global__ void __launch_bounds__(kReduceThreads) reduce_splits(const __grid_con
     place.residual = place.bias * out.residual_column_stride;
   }
   finish_chunk<Element>(sums, out, row_place, place);
+}
+
+template <class Element>
+__global__ void __launch_bounds__(kReduceThreads) reduce_splits(const __grid_constant__ ReduceParameters parameters) {
+  reduce_chunk<Element, false>(parameters);
+}
+
+template <class Element>
+__global__ void __launch_bounds__(kReduceThreads, 2) fold_splits(const __grid_constant__ ReduceParameters parameters) {
+  reduce_chunk<Element, true>(parameters);
 }
 
 }  // namespace fastconv::mma

@@ -62,13 +62,13 @@ __device__ __forceinline__ const typename Shape::Element* stage_tile(const Gathe
   out.column_stride = 1;
   out.activation = parameters.out.activation;
   out.vector_access = true;
-  store_gathered<Shape>(accumulators, range, parameters, out, tile, share, source_rows,
-                        reinterpret_cast<float*>(pipeline), rows, [&](int tile_column) {
-                          const int column = share.first_column + tile_column;
-                          return ColumnPlace{tile_column, 0, 0,
-                                             static_cast<int>(tile.group) * parameters.output_channels + column,
-                                             parameters.output_channels - column};
-                        });
+  store_gathered<Shape, false>(accumulators, range, parameters, out, tile, share, source_rows,
+                               reinterpret_cast<float*>(pipeline), rows, [&](int tile_column) {
+                                 const int column = share.first_column + tile_column;
+                                 return ColumnPlace{tile_column, 0, 0,
+                                                    static_cast<int>(tile.group) * parameters.output_channels + column,
+                                                    parameters.output_channels - column};
+                               });
   __syncthreads();
   return elements;
 }

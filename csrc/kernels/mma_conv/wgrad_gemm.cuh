@@ -45,9 +45,16 @@ __device__ float exact_wgrad(const WgradParameters& parameters, int group, int f
     if (place.gradient < 0) break;
     if (column < 0) {
       sum += gradient[place.gradient];
-    } else if (static_cast<uint32_t>(place.row + tap_row) < static_cast<uint32_t>(parameters.source_height) &&
-               static_cast<uint32_t>(place.column + tap_shift) < static_cast<uint32_t>(parameters.source_width)) {
-      sum = fmaf(gradient[place.gradient], source[place.source], sum);
+    } else if (parameters.border.is_mapped) {
+      const BorderWay way =
+          border_way(parameters.border, parameters.source_strides, place.row + tap_row, place.column + tap_shift);
+      const float value = way.is_constant ? parameters.border.fill : source[place.source + way.distance];
+      sum = fmaf(gradient[place.gradient], value, sum);
+    } else {
+      const bool inside =
+          static_cast<uint32_t>(place.row + tap_row) < static_cast<uint32_t>(parameters.source_height) &&
+          static_cast<uint32_t>(place.column + tap_shift) < static_cast<uint32_t>(parameters.source_width);
+      sum = fmaf(gradient[place.gradient], inside ? source[place.source] : 0.0f, sum);
     }
   }
   return sum;
@@ -155,8 +162,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) wgrad_gemm(const __grid_co
   store_tile<Shape>(
       accumulators, reinterpret_cast<float*>(pipeline), output_rows, parameters.out, tile.split, column_at,
       [&](float sum) { return kSplit && suspicion(sum); },
-      [&](int row, int column) {
-        if constexpr (!kSplit) return 0.0f;
+      [&](int row, int column, float sum) {
+        if constexpr (!kSplit) return sum;
         return exact_wgrad<Shape>(parameters, tile.group, tile.first_filter + row, tile.first_column + column,
                                   first_pixel, last_pixel);
       });

@@ -2,7 +2,7 @@
 // reads of x.
 #pragma once
 
-#include "kernels/mma_conv/copy.cuh"
+#include "kernels/mma_conv/border.cuh"
 #include "kernels/mma_conv/parameters.h"
 
 namespace fastconv::mma {
@@ -11,11 +11,12 @@ namespace fastconv::mma {
 struct PixelPlace {
   int64_t gradient;  // offset in dy, -1 where there is no such pixel
   int64_t source;    // offset in x of tap (0, 0); may be before the tensor
-  int row, column;   // of tap (0, 0) in x
+  int row, column;   // of tap (0, 0) in x; kNoCorner where there is no such pixel
 };
+constexpr int kNoCorner = INT32_MIN / 2;  // outside of x, whatever the tap
 
 __device__ __forceinline__ PixelPlace pixel_place(const WgradParameters& parameters, uint32_t pixel) {
-  if (pixel >= static_cast<uint32_t>(parameters.pixels)) return {-1, 0, INT32_MIN / 2, INT32_MIN / 2};
+  if (pixel >= static_cast<uint32_t>(parameters.pixels)) return {-1, 0, kNoCorner, kNoCorner};
   const uint32_t rows = parameters.output_width.split(pixel);
   uint32_t row = rows;
   const int64_t batch = parameters.output_height.split(row);
@@ -99,7 +100,8 @@ class TapLoader {
 
  public:
   __device__ __forceinline__ TapLoader(const WgradParameters& parameters, int group, int first_column)
-      : height_(parameters.source_height),
+      : parameters_(parameters),
+        height_(parameters.source_height),
         width_(parameters.source_width),
         piece_bytes_(parameters.source_piece_bytes) {
     uint32_t channel = first_column + chunks_.chunk * Shape::kChunk;
@@ -119,14 +121,25 @@ class TapLoader {
       if (!chunks_.has(i)) continue;
       const int pixel = chunks_.row + i * Chunks::kRowStep;
       const auto corner = ptx::load_vector<2>(pixels.corners[pixel]);
-      const bool inside = static_cast<uint32_t>(corner[0] + row_) < static_cast<uint32_t>(height_) &&
-                          static_cast<uint32_t>(corner[1] + column_) < static_cast<uint32_t>(width_);
-      copy_chunk<Element, narrow>(stage + chunks_.place(i), pointer_ + pixels.offsets[pixel][1], inside && left_ > 0,
-                                  left_, piece_bytes_);
+      const int row = corner[0] + row_, column = corner[1] + column_;
+      const Element* from = pointer_ + pixels.offsets[pixel][1];
+      bool inside = static_cast<uint32_t>(row) < static_cast<uint32_t>(height_) &&
+                    static_cast<uint32_t>(column) < static_cast<uint32_t>(width_);
+      if (!inside && parameters_.border.is_mapped && corner[0] != kNoCorner && left_ > 0) {
+        const BorderWay way = border_way(parameters_.border, parameters_.source_strides, row, column);
+        if (way.is_constant) {
+          store_constant<Element>(stage + chunks_.place(i), parameters_.border, left_);
+          continue;
+        }
+        inside = true;
+        from += way.distance;
+      }
+      copy_chunk<Element, narrow>(stage + chunks_.place(i), from, inside && left_ > 0, left_, piece_bytes_);
     }
   }
 
  private:
+  const WgradParameters& parameters_;
   const Chunks chunks_;
   const int height_, width_, piece_bytes_;
   int left_, row_, column_;

@@ -17,6 +17,10 @@ struct Axis {
   // The image in shared memory: `period` places an output, so that places no tap ever takes are left out.
   int image_size;
   FastDivider<uint32_t> period;
+
+  FASTCONV_HOST_DEVICE bool has(int place) const {
+    return static_cast<uint32_t>(place) < static_cast<uint32_t>(source_size);
+  }
 };
 
 struct Parameters {
@@ -25,6 +29,7 @@ struct Parameters {
   const void* bias;           // one for each output channel, or null
   mma::OutputParameters out;  // its columns are channels, or pixels of a row where `along_pixels`
   bool along_pixels;          // the output's pixels are neighbours in memory, and its channels are not
+  bool is_transposed;         // dgrad: taps outside of the source are no terms of a sum, else they are zeros
   bool planes;                // the source's pixels are neighbours in memory (NCHW), and its channels are not
   int64_t source_batch, source_channel, source_row, source_column;
   mma::PixelStrides output_strides, residual_strides;

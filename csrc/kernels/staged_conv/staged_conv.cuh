@@ -12,17 +12,19 @@
 
 namespace fastconv::staged {
 
-// One sum in float32 arithmetic, over the channels of its own group. pixel: its place in the image; column: of the
-// weights.
+// One sum in float32 arithmetic, over the channels of its own group. pixel: its place in the image; row, column: those
+// of its first tap in the source; weights: of its filter.
 template <class Unit, bool by_words>
-__device__ float exact_sum(const Parameters& p, const unsigned char* pixel, const unsigned char* weights,
-                           int channel_place, int group) {
+__device__ float exact_sum(const Parameters& p, const unsigned char* pixel, int row, int column,
+                           const unsigned char* weights, int channel_place, int group) {
   using Element = typename Unit::Element;
   float sum = 0;
   for (uint32_t k = 0; k < p.depth.divisor(); ++k) {
     const Term term = term_at<by_words>(p, k);
     if (!term.exists) continue;
     if (!by_words && static_cast<int>(p.group_channels.divide(term.channel)) != group) continue;
+    if (p.is_transposed && !p.rows.has(row + term.row * p.dilation_rows)) continue;
+    if (p.is_transposed && !p.columns.has(column + term.column * p.dilation_columns)) continue;
     const int place = tap_place(p, term.row, term.column) + channel_place + term.channel * int{sizeof(Element)};
     sum = fmaf(Numeric<Element>::load(*reinterpret_cast<const Element*>(pixel + place)),
                Numeric<Element>::load(reinterpret_cast<const Element*>(weights)[k]), sum);
@@ -91,7 +93,10 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
       }
       const auto exact = [&](int tile_row, int its_unit, int column) {
         const int local = its_unit - first_unit;
-        return exact_sum<Unit, by_words>(p, image + pixel_place(p, tile_row),
+        const int row = tile.row + (tile_row >> p.tile_width_log2);
+        const int first = tile.column + (tile_row & ((1 << p.tile_width_log2) - 1));
+        return exact_sum<Unit, by_words>(p, image + pixel_place(p, tile_row), p.rows.origin + row * p.rows.step,
+                                         p.columns.origin + first * p.columns.step,
                                          weights + (local * Unit::kColumns + column) * p.weight_pitch,
                                          local * unit_place, filter_at<by_words>(p, its_unit, column).group);
       };
@@ -101,7 +106,8 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
       if constexpr (Unit::kPrecision == mma::Precision::split_tf32) {
         store(mma::Suspicion(range));
       } else if constexpr (!by_words) {
-        // Zero weights across groups turn a neighbouring group's infinity into NaN.
+        // Zero weights across groups turn a neighbouring group's infinity into NaN, and so does a tap that dgrad lacks
+        // with an infinite weight.
         store([](float sum) { return !(fabsf(sum) < __uint_as_float(0x7f800000u)); });
       } else {
         store([](float) { return false; });

@@ -180,15 +180,11 @@ __device__ float exact_weight(const WgradParameters& p, int filter, int tap_row,
       }
       const int y = image.rows.origin + row * image.rows.step + tap_row * image.dilation_rows;
       const int x = image.columns.origin + column * image.columns.step + tap_column * image.dilation_columns;
-      if (static_cast<uint32_t>(y) >= static_cast<uint32_t>(image.rows.source_size) ||
-          static_cast<uint32_t>(x) >= static_cast<uint32_t>(image.columns.source_size)) {
-        continue;
-      }
-      sum = fmaf(gradient,
-                 Numeric<Element>::load(static_cast<const Element*>(
-                     image.source)[tile.batch * image.source_batch + y * image.source_row + x * image.source_column +
-                                   channel * image.source_channel]),
-                 sum);
+      const int64_t place = tile.batch * image.source_batch + y * image.source_row + x * image.source_column +
+                            channel * image.source_channel;
+      const bool inside = image.rows.has(y) && image.columns.has(x);
+      const auto* source = static_cast<const Element*>(image.source);
+      sum = fmaf(gradient, inside ? Numeric<Element>::load(source[place]) : 0.0f, sum);
     }
   }
   return sum;
