@@ -26,6 +26,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ class Session:
             "FASTCONV_CACHE": str(self.out / "cache"),
             "COLUMNS": "160",
         }
-        self.environment.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
+        self.environment.setdefault("MAX_JOBS", str(len(os.sched_getaffinity(0))))
         self.machine = Machine(self.environment)
 
     # --- running
@@ -179,8 +180,12 @@ class Session:
 
     def tests(self) -> Outcome:
         arguments = ["tests", "-m", "gpu", "--fuzz-problems", str(self.options.fuzz_problems)]
-        arguments += [f"--ignore={file}" for module, file in OPTIONAL.items() if not self.machine.has(module)]
-        return self._pytest("tests", arguments)
+        missing = [module for module in OPTIONAL if not self.machine.has(module)]
+        left_out = sorted({file for module in missing for file in OPTIONAL[module]})
+        outcome = self._pytest("tests", [*arguments, *(f"--ignore={file}" for file in left_out)])
+        if left_out:
+            outcome.note += f"; left out without {', '.join(missing)}: {', '.join(left_out)}"
+        return outcome
 
     def _pytest(self, stage: str, arguments: Sequence[str]) -> Outcome:
         report = self.out / f"{stage}.xml"
@@ -220,7 +225,7 @@ class Session:
     def _bench(self, stage: str, arguments: Sequence[str]) -> Outcome:
         # The report is drawn after the measuring; it needs some of the stage's time.
         budget = max(10.0, min(self.options.limit, LIMIT, self.left()) - 45)
-        folder = self.out / stage
+        folder = self.out / f"{stage}-{self.machine.gpu_folder()}"
         command = [sys.executable, "-m", "fastconv", "bench", "--output", str(folder), "--resume"]
         command += ["--time-budget", f"{budget:.0f}", *arguments, *self.options.bench_arguments]
         return self.run([Step("fastconv", command)], stage)
@@ -228,7 +233,8 @@ class Session:
     def tune(self) -> Outcome:
         budget = max(10.0, min(self.options.limit, LIMIT, self.left()) - 30)
         command = [sys.executable, "-m", "fastconv", "tune", "--time-budget", f"{budget:.0f}"]
-        command += ["--export", str(self.out / "winners.json"), *self.options.tune_arguments.split()]
+        table = self.out / f"tune-{self.machine.gpu_folder()}.json"  # for fastconv/tuning/tables
+        command += ["--export", str(table), *shlex.split(self.options.tune_arguments)]
         return self.run([Step("fastconv", command)], "tune")
 
     def ncu(self) -> Outcome:
@@ -290,7 +296,7 @@ def _stop(process: subprocess.Popen) -> None:
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()[1:]]
     said = [line for line in lines if re.search(r"[A-Za-z]", line)]
-    return said[-1][:160] if said else "it said nothing"
+    return said[-1].strip("= ")[:160] if said else "it said nothing"
 
 
 def print_table(outcomes: Sequence[Outcome], out: Path) -> None:

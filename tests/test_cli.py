@@ -355,3 +355,17 @@ def test_compare_shows_as_many_rows_as_were_asked_for(tmp_path, count, shown):
 def test_backends_that_are_left_out_without_a_gpu_are_named(tmp_path):
     options = ("--filter", "pools/resnet_3x3_s2", "--pass", "fwd", "--quick", "--output", str(tmp_path))
     assert "Left out: aten" in run("bench", "--backend", "cuda", "--backend", "aten", *options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_run_in_which_no_row_has_a_figure_is_a_failure(tmp_path, monkeypatch):
+    from fastconv.bench import session
+
+    def fruitless(job, writer, log, done, on_row, on_begin):
+        row = predicted(cases()[0], "fastconv-cuda", 1e-5)
+        row.status, row.reason = "failed", "ImportError: not built"
+        writer.write(row)
+        return supervisor.Outcome([row], complete=True)
+
+    monkeypatch.setattr(session, "supervise", fruitless)
+    run("bench", "--suite", "pools", "--quick", "--backend", "cuda", "--output", str(tmp_path), code=1)

@@ -91,8 +91,10 @@ def bench(
     except (ValueError, OSError, ImportError, AttributeError) as error:
         fail(str(error))
     session.print_summary(finished, console)
-    if not finished.results.rows or finished.reason.startswith("the worker could not start"):
-        raise typer.Exit(1)
+    if finished.reason.startswith("the worker could not start") or all(
+        row.status != "ok" for row in finished.results.rows
+    ):
+        raise typer.Exit(1)  # no row has a figure
     if finished.reason.startswith("interrupted"):
         raise typer.Exit(130)  # as of a process that an interrupt ended
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import platform
 import sys
 import tarfile
 import time
@@ -96,6 +97,7 @@ def test_one_stage_failing_does_not_stop_the_others_and_the_table_comes_last(scr
     def build(self):
         raise RuntimeError("no compiler")
 
+    monkeypatch.setitem(script.NEEDS, "tests", ("json",))
     monkeypatch.setattr(script.Session, "build", build)
     monkeypatch.setattr(script.Session, "tests", lambda self: script.Outcome("tests", "ok", 1.0, "12 passed"))
     assert script.main(["build", "tests", "--out", str(tmp_path / "out")]) == 1
@@ -184,6 +186,93 @@ def test_every_stage_keeps_to_its_limit_and_names_commands_that_exist(script, se
         for part in one.command:
             if str(part).startswith(("tests/", "benchmarks/")):
                 assert (ROOT / part).exists(), part
+
+
+def test_results_are_kept_apart_by_the_gpu_that_is_lent(script, session, monkeypatch):
+    """Rows of two devices do not go into one file, and the next session may get another card."""
+    ran = []
+    monkeypatch.setattr(session, "_one", lambda step, stage, allowed: ran.append(step.command) or (0, "fine"))
+    for gpu, name in (("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb-hbm3"), ("NVIDIA H200", "nvidia-h200")):
+        monkeypatch.setattr(session.machine, "_gpu", [gpu, "9.0"])
+        for stage in ("bench", "baselines", "tune"):
+            getattr(session, stage)()
+            option = "--export" if stage == "tune" else "--output"
+            wanted = session.out / (f"{stage}-{name}.json" if stage == "tune" else f"{stage}-{name}")
+            assert ran[-1][ran[-1].index(option) + 1] == str(wanted)
+            assert ("--resume" in ran[-1]) == (stage != "tune")
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "architecture"),
+    [
+        ("NVIDIA H100 80GB HBM3\n9.0", "NVIDIA H100 80GB HBM3", "9.0a"),
+        ("NVIDIA A100\n8.0", "NVIDIA A100", "8.0"),
+        ("", "", ""),
+    ],
+)
+def test_the_gpu_is_asked_for_once_and_a_stage_that_needs_one_is_skipped_without(
+    session, monkeypatch, said, name, architecture
+):
+    asked = []
+    monkeypatch.setattr(session.machine, "_asked", lambda code: asked.append(code) or said)
+    assert (session.machine.gpu(), session.machine.architecture()) == (name, architecture)
+    assert len(asked) == 1
+    assert ("torch sees no GPU" in session.machine.complaint("tests")) == (not name)
+    assert "GPU" not in session.machine.complaint("build")
+    assert f"gpu {name or 'missing'}" in "\n".join(session.machine.report())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rich-15.0.0-py3-none-any", ""),
+        (
+            f"numpy-2.4.6-cp3{sys.version_info.minor}-cp3{sys.version_info.minor}-manylinux_2_27_{platform.machine()}",
+            "",
+        ),
+        (f"a-1.0-cp38-abi3-manylinux2014_{platform.machine()}", ""),
+        ("six-1.0-py2.py3-none-any", ""),
+        ("numpy-2.4.6-cp37-cp37m-manylinux_2_27_x86_64", "is for cp37, and this is Python 3."),
+        (f"numpy-2.4.6-cp3{sys.version_info.minor}-none-win_amd64", "is for win_amd64, and this machine is"),
+    ],
+)
+def test_a_wheel_for_another_python_or_machine_is_not_unpacked(session, tmp_path, name, said):
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / f"made_up_{name}.whl", "w") as archive:
+        archive.writestr("made_up_wheel.py", "")
+    complaint = session.machine.install_wheels(folder, session.out / "site")
+    assert said in complaint
+    assert bool(complaint) == bool(said)
+    assert (session.out / "site" / "made_up_wheel.py").exists() == (not said)
+
+
+def test_a_question_that_is_not_answered_in_time_is_no_answer(script, session, monkeypatch):
+    monkeypatch.setattr(sys.modules["offline"], "PATIENCE", 0.5)
+    assert session.machine._asked("import time; time.sleep(60)") == ""
+    assert session.machine._asked("raise SystemExit(1)") == ""
+
+
+def test_test_files_that_cannot_be_imported_are_left_out_and_said(script, session, monkeypatch):
+    ran = []
+    monkeypatch.setattr(session, "_one", lambda step, stage, allowed: ran.append(step.command) or (0, "12 passed"))
+    monkeypatch.setattr(session.machine, "has", lambda name: name not in ("expecttest", "rich"))
+    note = session.tests().note
+    assert note.startswith("12 passed; left out without expecttest, rich: tests/bench/test_suites.py")
+    ignored = [part.removeprefix("--ignore=") for part in ran[0] if part.startswith("--ignore=")]
+    assert "tests/conformance/test_opinfo.py" in ignored
+    assert "tests/test_demo.py" in ignored
+    for files in script.OPTIONAL.values():
+        for file in files:
+            assert (ROOT / file).exists(), file
+
+
+def test_every_stage_has_what_the_wheels_in_the_help_bring(script):
+    """What is no part of torch, Triton or a compiler can be had by the command that --help shows."""
+    brought = script.__doc__.partition("manylinux_2_27_x86_64 ")[2].partition("\n")[0].split()
+    there = {"torch", "triton", "gpu", "pybind11", "ninja", "setuptools", "pytest", "filelock", "jinja2"}
+    for stage in script.STAGES:
+        assert set(script.NEEDS[stage]) <= {*brought, *there, *sys.modules["offline"].PROGRAMS}, stage
 
 
 def test_the_profiled_cases_exist(script):
