@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -232,11 +233,18 @@ def _operand(sizes: Sequence[int], layout: str) -> Operand:
 
 def case_of(key: str) -> Case:
     """The case of that key, of a layer that a suite has."""
-    suite, layer, direction, precision, layout, batch = key.split("/")
-    found = next((one for one in load_suite(suite).layers if one.name == layer), None)
-    if found is None:
-        known("layer", layer, [one.name for one in load_suite(suite).layers])
-    return Case(found, known("pass", direction, PASSES), precision_named(precision).name, layout, int(batch[1:]))
+    words = key.split("/")
+    if len(words) != 6 or not re.fullmatch(r"n[1-9]\d*", words[5]):
+        raise ValueError(f"{key!r} is no case; a case is SUITE/LAYER/PASS/DTYPE/LAYOUT/nBATCH")
+    suite, layer, direction, precision, layout, batch = words
+    names = [one.name for one in load_suite(known("suite", suite, suite_names())).layers]
+    known("layer", layer, names)
+    known("pass", direction, PASSES)
+    found = load_suite(suite).layers[names.index(layer)]
+    case = Case(found, direction, precision_named(precision).name, known("layout", layout, LAYOUTS), int(batch[1:]))
+    if not _exists(case):
+        raise ValueError(f"{key!r} is no case: {found.op} has no {direction} in {precision}")
+    return case
 
 
 #: How many times slower than its roofline PyTorch is expected to be, by family: what decides the order under a time budget.

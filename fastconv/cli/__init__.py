@@ -1,11 +1,11 @@
-"""The command line: `fastconv info`, `explain`, `demo`, `bench`, `tune`. One subcommand a file."""
+"""The command line: `fastconv info`, `explain`, `demo`, `bench`, `tune`, `inspect`, `profile`. One subcommand a file."""
 
 from __future__ import annotations
 
 import typer
 
 from fastconv._version import __version__
-from fastconv.cli import bench, demo, explain, info, tune
+from fastconv.cli import bench, demo, explain, info, inspect, profile, tune
 
 app = typer.Typer(
     name="fastconv",
@@ -21,6 +21,8 @@ app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")
 app.command("tune")(tune.tune)
+app.command("inspect")(inspect.inspect)
+app.command("profile")(profile.profile)
 
 
 def _print_version(wanted: bool) -> None:
