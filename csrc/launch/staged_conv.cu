@@ -54,6 +54,13 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   Parameters& p = launch.parameters;
   const int element = geometry.element, step_depth = 32 / element;
   lay_out_sum(p, geometry, rows, columns);
+  const bool by_words = geometry.by_words;
+  bool is_ordered = false;
+  if (by_words) {
+    lay_out_axes(p, geometry, rows, columns, tile_width_log2, 0);
+    // Eight neighbouring pixels are read at once, four words of each.
+    is_ordered = order_words(p, geometry, {4, {0, 1, 2, 3, 4, 5, 6, 7}}, 8 * p.steps);
+  }
   p.weight_pitch = std::max(p.steps, 1) * 32 + 16;
 
   geometry.choose_kernel(kernels_for(problem), kMostWeightBytes, p.weight_pitch);
@@ -68,13 +75,15 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   p.is_transposed = geometry.transposed;
   p.slabs = FastDivider<uint32_t>(slabs);
 
-  // Eight neighbouring pixels are read at once: by words, four of each, which lie in different banks where pixels are
-  // 4, 12, 20 ... words apart, and in the same words or in different banks where they are up to 4 apart; by chunks of
-  // 16 bytes, where pixels are an odd number of chunks apart.
-  const bool by_words = geometry.by_words;
-  lay_out_image(p, geometry, rows, columns, tile_width_log2, p.units * p.unit_channels * element,
-                p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 8 : 2),
-                [&](int bytes) { return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1; });
+  // Words as they are numbered: those of one tap row lie in different banks where pixels are 4, 12, 20 ... words apart,
+  // and in the same words or in different banks where they are up to 4 apart. Chunks of 16 bytes do where pixels are an
+  // odd number of chunks apart.
+  if (!by_words) lay_out_axes(p, geometry, rows, columns, tile_width_log2, p.units * p.unit_channels * element);
+  if (!is_ordered) {
+    spread_pixels(p, geometry,
+                  [&](int bytes) { return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1; });
+  }
+  lay_out_image(p, geometry, p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 8 : 2));
   const int pass_columns = geometry.kernel.units * geometry.unit_columns;
   launch.shared_bytes = p.staging_at + int64_t{kThreads} / 32 * pass_columns * 20 * 4;
 

@@ -9,6 +9,7 @@
 
 #include "launch/mma_conv.h"
 #include "launch/staged_conv.h"
+#include "launch/staged_word_order.h"
 #include "launch/tiling.h"
 
 namespace fastconv::staged {
@@ -146,7 +147,12 @@ inline Axis axis_of(const AxisPlan& plan, int tile_outputs, bool leave_gaps_out)
   return axis;
 }
 
-// The order of the terms.
+inline void set_steps(Parameters& p, const Geometry& geometry, int64_t steps) {
+  p.steps = static_cast<int>(steps);
+  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * 32 / geometry.element);
+}
+
+// The terms as they are numbered.
 inline void lay_out_sum(Parameters& p, const Geometry& geometry, const AxisPlan& rows, const AxisPlan& columns) {
   const int step_depth = 32 / geometry.element;
   const bool empty = rows.taps == 0 || columns.taps == 0;
@@ -155,7 +161,7 @@ inline void lay_out_sum(Parameters& p, const Geometry& geometry, const AxisPlan&
     tap_elements = round_to(int64_t{columns.taps} * geometry.channel_pitch, 4 / geometry.element);
     terms = rows.taps * tap_elements;
   }
-  p.steps = static_cast<int>(ceil_div(terms, step_depth));
+  set_steps(p, geometry, ceil_div(terms, step_depth));
   p.taps_down = empty ? 0 : rows.taps;
   p.taps_across = columns.taps;
   p.dilation_rows = rows.dilation;
@@ -164,15 +170,11 @@ inline void lay_out_sum(Parameters& p, const Geometry& geometry, const AxisPlan&
   p.inner = FastDivider<uint32_t>(tap_elements);
   p.pitch = FastDivider<uint32_t>(geometry.channel_pitch);
   p.taps_across_divider = FastDivider<uint32_t>(columns.taps);
-  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * step_depth);
 }
 
-// Tiles, and the image in shared memory, after `first_bytes` of something else and a table of so many entries.
-// pixel_bytes: by chunks, of a pixel. is_spread: whether pixels so many bytes apart are read without bank conflicts.
-template <class IsSpread>
-void lay_out_image(Parameters& p, const Geometry& geometry, const AxisPlan& rows, const AxisPlan& columns,
-                   int tile_width_log2, int pixel_bytes, int first_bytes, int table_entries,
-                   const IsSpread& is_spread) {
+// Tiles, and the sizes of the image in shared memory. pixel_bytes: by chunks, of a pixel.
+inline void lay_out_axes(Parameters& p, const Geometry& geometry, const AxisPlan& rows, const AxisPlan& columns,
+                         int tile_width_log2, int pixel_bytes) {
   const int tile_width = 1 << tile_width_log2, tile_height = kTileRows / tile_width;
   p.tile_width_log2 = tile_width_log2;
   p.rows = axis_of(rows, tile_height, true);
@@ -184,21 +186,72 @@ void lay_out_image(Parameters& p, const Geometry& geometry, const AxisPlan& rows
   p.tiles_across = FastDivider<uint32_t>(across);
   p.all_filters = static_cast<int>(geometry.output.sizes[1]);
   p.all_channels = static_cast<int>(geometry.source.sizes[1]);
-
   p.column_pitch = geometry.by_words ? geometry.channel_pitch * geometry.element : pixel_bytes;
+  p.slab_chunks = FastDivider<uint32_t>(pixel_bytes / 16);
+  p.image_columns = FastDivider<uint32_t>(p.columns.image_size);
+}
+
+inline int64_t row_bytes(const Parameters& p) {
+  const int period = static_cast<int>(p.columns.period.divisor());
+  return int64_t{p.columns.image_size} * p.column_pitch + p.columns.image_size / period * p.column_gap;
+}
+
+// Sets the pixels apart. is_spread: whether pixels so many bytes apart are read without bank conflicts.
+template <class IsSpread>
+void spread_pixels(Parameters& p, const Geometry& geometry, const IsSpread& is_spread) {
   const int period = static_cast<int>(p.columns.period.divisor());
   p.column_gap = 0;
   while (!is_spread(period * p.column_pitch + p.column_gap)) p.column_gap += geometry.by_words ? 4 : 16;
-  p.row_pitch =
-      round_to(int64_t{p.columns.image_size} * p.column_pitch + p.columns.image_size / period * p.column_gap, 16);
+  p.row_pitch = round_to(row_bytes(p), 16);
+}
+
+// Words in an order, and pixels and rows in places, that are read without bank conflicts; of those that are found, the
+// ones that leave the least between pixels, then between rows. most_words: holes included. False where none is found.
+inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads& reads, int most_words) {
+  constexpr int kMostGap = 2;
+  const int per_word = 4 / geometry.element, row_words = static_cast<int>(p.inner.divisor()) / per_word;
+  const int period = static_cast<int>(p.columns.period.divisor());
+  if (p.taps_down * row_words > kMostOrderedWords) return false;
+  std::vector<Word> words(p.taps_down * row_words);
+  for (int gap = 0; gap <= kMostGap; ++gap) {
+    p.column_gap = 4 * gap;
+    const int least_pitch = round_to(row_bytes(p), 4);
+    for (int more = 0; more < kBanks; ++more) {
+      p.row_pitch = least_pitch + 4 * more;
+      for (int i = 0; i < static_cast<int>(words.size()); ++i) {
+        const int row = i / row_words, element = i % row_words * per_word;
+        const int x = element / geometry.channel_pitch * p.dilation_columns;
+        const int place = row * p.dilation_rows * p.row_pitch + x * p.column_pitch + x / period * p.column_gap +
+                          element % geometry.channel_pitch * geometry.element;
+        words[i] = {i, row, i % row_words, place / 4};
+      }
+      const auto groups = conflict_free_groups(words, reads, (period * p.column_pitch + p.column_gap) / 4,
+                                               std::min(most_words, kMostOrderedWords));
+      if (groups.empty()) continue;
+      p.word_log2 = per_word == 2 ? 1 : 0;
+      std::fill(std::begin(p.word_order), std::end(p.word_order), kNoWord);
+      p.ordered_words = static_cast<int>(groups.size()) * reads.words;
+      for (size_t i = 0; i < groups.size(); ++i) {
+        for (size_t j = 0; j < groups[i].size(); ++j) {
+          p.word_order[i * reads.words + j] = static_cast<uint16_t>(groups[i][j].number);
+        }
+      }
+      constexpr int kWordsOfStep = 8;
+      set_steps(p, geometry, ceil_div(p.ordered_words, kWordsOfStep));
+      return true;
+    }
+  }
+  return false;
+}
+
+// Shared memory: `first_bytes` of something else, a table of so many entries, the image.
+inline void lay_out_image(Parameters& p, const Geometry& geometry, int first_bytes, int table_entries) {
   const int places = geometry.by_words ? p.columns.image_size * p.all_channels : 0;
   p.table_at = round_to(first_bytes, 16);
   p.places_at = p.table_at + table_entries * 4;
   p.image_at = round_to(p.places_at + 2 * places, 16);
-  p.zero_at = p.image_at + p.rows.image_size * p.row_pitch;
+  p.zero_at = round_to(p.image_at + int64_t{p.rows.image_size} * p.row_pitch, 16);
   p.staging_at = p.zero_at + 16;
-  p.slab_chunks = FastDivider<uint32_t>(pixel_bytes / 16);
-  p.image_columns = FastDivider<uint32_t>(p.columns.image_size);
 }
 
 // Weights of 1 to 4 channels, and x that the staging by words can read.

@@ -72,7 +72,7 @@ struct WgradLaunch {
     const int element = geometry.element;
     WgradParameters& p = parameters;
     lay_out_sum(p.image, geometry, rows, columns);
-    const int64_t terms = by_words ? int64_t{p.image.steps} * 32 / element : 0;
+    int64_t terms = by_words ? int64_t{p.image.steps} * 32 / element : 0;
     kernel = *kernel_for(problem, by_words, terms);
     p.tile_filters = kernel.filters;
     p.group_channels = geometry.group_channels;
@@ -86,12 +86,22 @@ struct WgradLaunch {
       const int last_warp = (kThreads / 32 - 1) * 16 / geometry.group_filters * geometry.group_channels;
       pixel_bytes = std::max(p.tile_channels, last_warp + kernel.channels) * element;
     }
-    // Bank conflicts: by words of 16 bits, pairs of pixels are read; in float32 four pixels, eight words of each.
-    lay_out_image(p.image, geometry, rows, columns, width_log2, pixel_bytes, 0,
-                  by_words ? 8 * p.image.steps : kernel.taps, [&](int bytes) {
-                    if (element == 4) return (by_words && bytes <= 32) || bytes / 4 % 16 == 8;
-                    return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1;
-                  });
+    lay_out_axes(p.image, geometry, rows, columns, width_log2, pixel_bytes);
+    bool is_ordered = false;
+    if (by_words) {
+      // Eight words of four pixels are read at once, in 16 bits of every other pixel. The kernel has room for holes.
+      const WordReads reads = {8, element == 2 ? std::vector<int>{0, 2, 4, 6} : std::vector<int>{0, 1, 2, 3}};
+      const int64_t most_terms = mma::round_up(terms, kernel.terms);
+      is_ordered = order_words(p.image, geometry, reads, static_cast<int>(most_terms * element / 4));
+      terms = int64_t{p.image.steps} * 32 / element;
+    }
+    if (!is_ordered) {
+      spread_pixels(p.image, geometry, [&](int bytes) {
+        if (element == 4) return (by_words && bytes <= 32) || bytes / 4 % 16 == 8;
+        return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1;
+      });
+    }
+    lay_out_image(p.image, geometry, 0, by_words ? 8 * p.image.steps : kernel.taps);
     if (!by_words) p.image.slab_chunks = FastDivider<uint32_t>(p.tile_channels * element / 16);
     Operand source = geometry.source;
     if (!by_words) {

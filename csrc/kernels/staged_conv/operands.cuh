@@ -25,6 +25,12 @@ struct Term {
 
 template <bool by_words>
 __device__ __forceinline__ Term term_at(const Parameters& p, uint32_t k) {
+  if (by_words && p.ordered_words > 0) {
+    const uint32_t at = k >> p.word_log2;
+    const uint32_t word = at < static_cast<uint32_t>(p.ordered_words) ? p.word_order[at] : kNoWord;
+    if (word == kNoWord) return {0, 0, 0, false};
+    k = (word << p.word_log2) + k - (at << p.word_log2);
+  }
   const uint32_t outer = p.inner.split(k);
   if constexpr (by_words) {
     const uint32_t column = p.pitch.split(k);
@@ -92,23 +98,39 @@ __device__ __forceinline__ void pack_weights(const Parameters& p, unsigned char*
   }
 }
 
-// An entry of the table: the place of a word or a chunk of the sum in the image. kNothing where the sum has ended;
-// kHalf where only the first of the word's two elements belongs to the sum.
-constexpr int kNothing = -1, kHalf = 1;
+// An entry of the table: the place of a word or a chunk of the sum in the image, a multiple of 4. kNothing where the
+// sum has ended. By words, kHalf where only the first of the word's two elements belongs to the sum, kHole where none
+// does: those are read for nothing where another word of the same instruction lies.
+constexpr int kNothing = -1, kHalf = 1, kHole = 2;
 
-// table: [steps][8] by words, [steps][2] by chunks.
+// table: [steps][8] by words, [steps][2] by chunks. words_at_once: that an instruction reads, by words.
 template <class Unit, bool by_words>
-__device__ __forceinline__ void make_table(const Parameters& p, int* table) {
+__device__ __forceinline__ void make_table(const Parameters& p, int* table, int words_at_once) {
   constexpr int kOfStep = by_words ? 8 : 2, kElements = Unit::kStepDepth / kOfStep;
+  const auto place_of = [&p](const Term& term) {
+    if (!term.exists) return 0;
+    return tap_place(p, term.row, term.column) + term.channel * static_cast<int>(sizeof(typename Unit::Element));
+  };
   for (int i = threadIdx.x; i < p.steps * kOfStep; i += kThreads) {
     const Term term = term_at<by_words>(p, i * kElements);
-    int place = kNothing;
-    if (term.exists) {
-      place = tap_place(p, term.row, term.column) + term.channel * static_cast<int>(sizeof(typename Unit::Element));
-      if (by_words && kElements == 2 && !term_at<by_words>(p, i * kElements + 1).exists) place |= kHalf;
+    int entry = place_of(term);
+    if constexpr (!by_words) {
+      if (!term.exists) entry = kNothing;
+    } else if (!term.exists) {
+      entry = place_of(term_at<by_words>(p, i / words_at_once * words_at_once * kElements)) | kHole;
+    } else if (kElements == 2 && !term_at<by_words>(p, i * kElements + 1).exists) {
+      entry |= kHalf;
     }
-    table[i] = place;
+    table[i] = entry;
   }
+}
+
+// What of a pixel's word belongs to the sum, the rest zero. entry: not kNothing.
+__device__ __forceinline__ uint32_t load_word(const unsigned char* pixel, int entry) {
+  // Holes are read like everything else, not branched over: all lanes load together.
+  const uint32_t is_word = static_cast<uint32_t>((entry & kHole) >> 1) - 1;  // all bits, or none
+  const uint32_t kept = is_word & (0xffffffffu >> ((entry & kHalf) << 4));
+  return *reinterpret_cast<const uint32_t*>(pixel + (entry & ~(kHalf | kHole))) & kept;
 }
 
 // Where the pixel of a row of the tile begins in the image, in bytes.
@@ -120,7 +142,7 @@ __device__ __forceinline__ int pixel_place(const Parameters& p, int tile_row) {
 }
 
 // The pixels of a warp's fragments by words: 32 bits a lane, which no alignment of the pixels forbids. Eight pixels
-// of four words each lie in different banks or in the same words: see staged_conv.cu.
+// of four words each lie in different banks or in the same words: see launch/staged_word_order.h.
 template <class Unit>
 class WordReader {
  public:
@@ -136,14 +158,11 @@ class WordReader {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int entry = table_[8 * step + 4 * half];
-      const uint32_t kept = 0xffffffffu >> ((entry & kHalf) << 4);
 #pragma unroll
       for (int m = 0; m < Unit::kRowTiles; ++m) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          uint32_t bits = 0;
-          if (entry >= 0) bits = *reinterpret_cast<const uint32_t*>(pixels_[2 * m + i] + (entry & ~kHalf));
-          fragments[m][2 * half + i] = sizeof(typename Unit::Element) == 2 ? bits & kept : bits;
+          fragments[m][2 * half + i] = load_word(pixels_[2 * m + i], entry);
         }
       }
     }

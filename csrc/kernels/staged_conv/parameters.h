@@ -9,6 +9,9 @@ namespace fastconv::staged {
 constexpr int kTileRows = 128;  // output pixels of a block's tile
 constexpr int kThreads = 128;   // each warp has 32 of them
 
+constexpr int kMostOrderedWords = 512;
+constexpr uint16_t kNoWord = 0xffff;
+
 // One of the two spatial dimensions. Output i (of the launch: for dgrad, of one residue modulo the stride) lies at
 // output_first + i * output_step of the tensor; its first tap lies at source place origin + i * step.
 struct Axis {
@@ -58,6 +61,10 @@ struct Parameters {
   FastDivider<uint32_t> inner, pitch;  // elements of a tap row (by words) or of a tap; channel_pitch
   FastDivider<uint32_t> taps_across_divider;
   FastDivider<uint32_t> depth;  // elements of the sum, whole steps
+  // By words: in which order they are multiplied, so that those which are read together lie in different banks; kNoWord
+  // for a hole. 0 words: as they are numbered.
+  int ordered_words, word_log2;  // word_log2: of the elements of a word
+  uint16_t word_order[kMostOrderedWords];
 
   // Shared memory, in bytes: weights at 0.
   int weight_pitch, table_at, places_at, image_at, zero_at, staging_at;

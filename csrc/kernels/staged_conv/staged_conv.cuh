@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
   const int first_unit = static_cast<int>(slab) * p.units;
 
   pack_weights<Unit, by_words>(p, weights, first_unit);
-  make_table<Unit, by_words>(p, table);
+  make_table<Unit, by_words>(p, table, 4);
   // Gaps and places of missing channels are zero for good, and so is the chunk behind the image.
   for (int i = p.image_at + 16 * static_cast<int>(threadIdx.x); i <= p.zero_at; i += 16 * kThreads) {
     ptx::store_vector(reinterpret_cast<uint32_t*>(weights + i), ptx::Vector<uint32_t, 4>{});

@@ -111,10 +111,7 @@ __device__ __forceinline__ void load_words(uint32_t (&fragments)[Unit::kColumnTi
                                            const unsigned char* image, const int (&entries)[Unit::kColumnTiles],
                                            int pixel) {
   const int t = threadIdx.x & 3;
-  const auto word = [](const unsigned char* from, int entry) {
-    const uint32_t bits = entry < 0 ? 0 : *reinterpret_cast<const uint32_t*>(from + (entry & ~kHalf));
-    return sizeof(typename Unit::Element) == 2 ? bits & (0xffffffffu >> ((entry & kHalf) << 4)) : bits;
-  };
+  const auto word = [](const unsigned char* from, int entry) { return entry < 0 ? 0 : load_word(from, entry); };
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if constexpr (sizeof(typename Unit::Element) == 2) {
@@ -223,7 +220,7 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
       const uint32_t column = shape.group_channels.split(channel);
       places[e] = static_cast<uint16_t>(column_place(shape, column) + channel * kElement);
     }
-    make_table<Unit, true>(shape, table);
+    make_table<Unit, true>(shape, table, 8);
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < Unit::kColumnTiles / kTermsOfWord; ++n) {
