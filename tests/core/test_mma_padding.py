@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+import fastconv
 from fastconv import emulator
 from tests.core.geometries import BEYOND, MODES, PADDED, Geometry
 from tests.core.mma_support import Case, assert_exact
@@ -95,6 +96,17 @@ def test_every_configuration_takes_padding(conv_pass: str, dtype: torch.dtype, a
     )
     for config in case.configs():
         assert_exact(case, config)
+
+
+@pytest.mark.parametrize("mode", ["zeros", *MODES])
+def test_a_layer_of_many_channels_is_given_to_tensor_cores_in_every_pass(mode: str) -> None:
+    x, w = (
+        torch.ones(size, dtype=torch.float16).contiguous(memory_format=torch.channels_last).requires_grad_()
+        for size in ((8, 64, 28, 28), (64, 64, 3, 3))
+    )
+    options = {"padding_mode": mode, "padding_value": 1.0 if mode == "constant" else 0.0, "backend": "cuda"}
+    calls = fastconv.explain(lambda: fastconv.conv2d(x, w, padding=1, **options).sum().backward())
+    assert [call.chosen.kernel for call in calls] == ["mma_fprop", "mma_dgrad", "mma_wgrad"]
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
