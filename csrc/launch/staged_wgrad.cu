@@ -147,7 +147,8 @@ struct WgradLaunch {
   int64_t workspace_bytes() const { return mma::round_up(converted_bytes, 256) + partial_bytes + bias_bytes; }
 
   void run(const ConvProblem& problem, const LaunchArguments& arguments) const {
-    const auto [x, w, y, bias_gradient, unused] = arguments.pointers;
+    void *x = arguments.pointers[0], *w = arguments.pointers[1], *y = arguments.pointers[2];
+    void* bias_gradient = arguments.pointers[3];
     const int element = geometry.element;
     auto* workspace = static_cast<unsigned char*>(arguments.workspace);
     WgradParameters p = parameters;
