@@ -2,75 +2,42 @@
 #include "launch/depthwise.h"
 #include "launch/depthwise_kernels.h"
 #include "launch/depthwise_slab.h"
-#include "launch/depthwise_tiling.h"
 
 namespace fastconv::depthwise {
 namespace {
 
-struct Shape {
-  int strips, phase_rows;         // of the tile
+struct Shape : SlabShape {
   int row_phases, column_phases;  // of the outputs
-  SlabTile tile;
-  int64_t shared_bytes, slabs, column_tiles, row_tiles, blocks;
-  double halo;  // source places read over those there are
 };
 
-Shape shape_with(const ConvProblem& problem, int slab_log2, int strips, int phase_rows) {
+Shape shape_of(const ConvProblem& problem, int slab_log2) {
   const Roles roles = roles_of(problem);
   const Axis rows = axis_of(problem, 0), columns = axis_of(problem, 1);
   const int element = size_of(problem.dtype), slab_bytes = kChunkBytes << slab_log2;
-  Shape shape;
-  shape.strips = strips;
-  shape.phase_rows = phase_rows;
-  shape.row_phases = roles.transposed ? rows.stride : 1;
-  shape.column_phases = roles.transposed ? columns.stride : 1;
-  shape.tile = slab_tile(rows, columns, roles.transposed, phase_rows, strips, slab_log2);
+  const int row_phases = roles.transposed ? rows.stride : 1, column_phases = roles.transposed ? columns.stride : 1;
   const int64_t taps = problem.w.sizes[2] * problem.w.sizes[3];
   const int64_t weights = taps + 1 + std::min<int64_t>(taps | 1, kTurnedTaps);
-  shape.shared_bytes = slab_tile_bytes(shape.tile, slab_log2) + weights * slab_bytes / element * 4;
-  shape.slabs = ceil_div(problem.x.sizes[1] * element, slab_bytes);
-  shape.column_tiles = ceil_div(columns.output, int64_t{strips} * kStrip * shape.column_phases);
-  shape.row_tiles = ceil_div(rows.output, int64_t{phase_rows} * shape.row_phases);
-  shape.blocks = shape.slabs * shape.column_tiles * shape.row_tiles * problem.x.sizes[0];
-  const double staged = double(std::min(shape.tile.rows, rows.source)) * shape.row_tiles *
-                        std::min(shape.tile.columns, columns.source) * shape.column_tiles;
-  shape.halo = std::max(staged / (double(rows.source) * columns.source), 1.0);
-  return shape;
+  const auto make = [&](int strips, int phase_rows) {
+    Shape shape;
+    shape.strips = strips;
+    shape.rows = phase_rows;
+    shape.row_phases = row_phases;
+    shape.column_phases = column_phases;
+    shape.tile = slab_tile(rows, columns, roles.transposed, phase_rows, strips, slab_log2);
+    shape.shared_bytes = slab_tile_bytes(shape.tile, slab_log2) + weights * slab_bytes / element * 4;
+    shape.slabs = ceil_div(problem.x.sizes[1] * element, slab_bytes);
+    shape.column_tiles = ceil_div(columns.output, int64_t{strips} * kStrip * column_phases);
+    shape.row_tiles = ceil_div(rows.output, int64_t{phase_rows} * row_phases);
+    shape.blocks = shape.slabs * shape.column_tiles * shape.row_tiles * problem.x.sizes[0];
+    return shape;
+  };
+  return fastest_shape(problem, ceil_div(ceil_div(columns.output, column_phases), kStrip),
+                       ceil_div(rows.output, row_phases), make);
 }
 
-// Of the tiles that fit, the one that is predicted fastest.
-Shape shape_of(const ConvProblem& problem, int slab_log2) {
-  const Roles roles = roles_of(problem);
-  const int64_t column_phases = roles.transposed ? problem.stride[1] : 1;
-  const int64_t row_phases = roles.transposed ? problem.stride[0] : 1;
-  const int64_t all_strips = ceil_div(ceil_div(roles.output->sizes[3], column_phases), kStrip);
-  const int64_t all_rows = ceil_div(roles.output->sizes[2], row_phases);
-  Shape best = shape_with(problem, slab_log2, 1, 1);
-  double best_cost = 1e300;
-  for (int64_t column_parts = 1; column_parts <= std::min<int64_t>(all_strips, 16); ++column_parts) {
-    for (int64_t row_parts = 1; row_parts <= std::min<int64_t>(all_rows, 16); ++row_parts) {
-      const Shape shape = shape_with(problem, slab_log2, static_cast<int>(ceil_div(all_strips, column_parts)),
-                                     static_cast<int>(ceil_div(all_rows, row_parts)));
-      if (shape.shared_bytes > kSlabBlockBytes) continue;
-      const double cost = slab_cost(shape.blocks, shape.halo, shape.tile, problem.target);
-      if (cost >= best_cost) continue;
-      best = shape;
-      best_cost = cost;
-    }
-  }
-  return best;
-}
-
-template <int slab_log2>
-std::string why_not(const ConvProblem& problem) {
+std::string why_not(const ConvProblem& problem, int slab_log2) {
   const std::string reason = why_not_slab(problem);
-  if (!reason.empty()) return reason;
-  const Shape shape = shape_of(problem, slab_log2);
-  if (shape.shared_bytes > most_shared_bytes(problem.target)) {
-    return "a tile needs " + std::to_string(shape.shared_bytes) + " bytes of shared memory, a block has " +
-           std::to_string(most_shared_bytes(problem.target));
-  }
-  return reason_for_blocks(shape.blocks);
+  return reason.empty() ? why_not_shape(shape_of(problem, slab_log2), problem.target) : reason;
 }
 
 ChannelsLastParameters parameters_of(const ConvProblem& problem, const Shape& shape, int slab_log2) {
@@ -92,11 +59,11 @@ ChannelsLastParameters parameters_of(const ConvProblem& problem, const Shape& sh
   p.tile = shape.tile;
   p.slab_log2 = slab_log2;
   p.strips = shape.strips;
-  p.phase_rows = shape.phase_rows;
+  p.phase_rows = shape.rows;
   p.row_phases = shape.row_phases;
   p.column_phases = shape.column_phases;
   p.strips_divider = FastDivider<uint32_t>(shape.strips);
-  p.phase_rows_divider = FastDivider<uint32_t>(shape.phase_rows);
+  p.phase_rows_divider = FastDivider<uint32_t>(shape.rows);
   p.column_phases_divider = FastDivider<uint32_t>(shape.column_phases);
   p.slabs = FastDivider<uint32_t>(shape.slabs);
   p.column_tiles = FastDivider<uint32_t>(shape.column_tiles);
@@ -104,22 +71,16 @@ ChannelsLastParameters parameters_of(const ConvProblem& problem, const Shape& sh
   return p;
 }
 
-// Taps that the kernel is unrolled for.
+// Of a gradient with a stride, a phase has some of the taps of each row.
 int fixed_taps(const ConvProblem& problem) {
-  const int taps = static_cast<int>(problem.w.sizes[3]);
-  const bool dense = problem.stride[1] == 1 && problem.dilation[1] == 1 && !roles_of(problem).transposed;
-  return dense && (taps == 3 || taps == 5 || taps == 7) ? taps : 0;
+  return roles_of(problem).transposed ? 0 : unrolled_taps(problem);
 }
 
 Description describe_slabs(const ConvProblem& problem, const Shape& shape, int slab_log2) {
   const Roles roles = roles_of(problem);
-  Description description;
-  description.blocks = static_cast<unsigned>(shape.blocks);
-  description.threads = kSlabThreads;
-  description.shared_bytes = shape.shared_bytes;
-  description.choices = {{"slab_chunks", 1 << slab_log2},
-                         {"tile_rows", shape.phase_rows * shape.row_phases},
-                         {"tile_columns", int64_t{shape.strips} * kStrip * shape.column_phases}};
+  Description description = describe_slab(shape, slab_log2);
+  description.choices.push_back({"tile_rows", shape.rows * shape.row_phases});
+  description.choices.push_back({"tile_columns", int64_t{shape.strips} * kStrip * shape.column_phases});
   const double taps = static_cast<double>(problem.w.sizes[2] * problem.w.sizes[3]);
   const double products = taps / (roles.transposed ? problem.stride[0] * problem.stride[1] : 1);
   const int fixed = fixed_taps(problem), element = size_of(problem.dtype);
@@ -127,12 +88,11 @@ Description describe_slabs(const ConvProblem& problem, const Shape& shape, int s
   const double conversions = fixed > 0 ? double(problem.w.sizes[2]) * (kStrip + fixed - 1) / kStrip : products;
   const double others = conversions * (element == 2 ? 1.2 : 0.4) + 4;
   const double outputs = static_cast<double>(shape.blocks) * (kChunkBytes << slab_log2) / element * shape.strips *
-                         kStrip * shape.column_phases * shape.phase_rows * shape.row_phases;
-  const double source = static_cast<double>(roles.source->count()) * element * shape.halo;
+                         kStrip * shape.column_phases * shape.rows * shape.row_phases;
+  const double source = static_cast<double>(roles.source->count()) * element * shape.halo(problem);
   const double written = static_cast<double>(roles.output->count()) * element * (problem.has_residual ? 2 : 1);
-  // Slabs narrower than a line of 128 bytes cost a little.
-  const double narrow = slab_log2 == 3 ? 1 : slab_log2 == 2 ? 1.03 : 1.08;
-  describe(description, problem, outputs * products, products / (products + others), (source + written) * narrow);
+  describe(description, problem, outputs * products, products / (products + others),
+           bytes_through_slab(source + written, slab_log2));
   return description;
 }
 
@@ -168,15 +128,14 @@ Prepared prepare_as(const ConvProblem& problem, int slab_log2) {
   return {description, launch};
 }
 
-template <int slab_log2>
-Prepared prepare(const ConvProblem& problem) {
+Prepared prepare(const ConvProblem& problem, int slab_log2) {
   return with_small_type(problem.dtype,
                          [&](auto type) { return prepare_as<typename decltype(type)::type>(problem, slab_log2); });
 }
 
 }  // namespace
 
-const Way channels_last_ways[3] = {
-    {"slab8", why_not<3>, prepare<3>}, {"slab4", why_not<2>, prepare<2>}, {"slab2", why_not<1>, prepare<1>}};
+const Way channels_last_ways[3] = {slab_way<why_not, prepare, 3>("slab8"), slab_way<why_not, prepare, 2>("slab4"),
+                                   slab_way<why_not, prepare, 1>("slab2")};
 
 }  // namespace fastconv::depthwise

@@ -1,24 +1,14 @@
 // wgrad with channels innermost: the host's side of kernels/depthwise/channels_last_wgrad.cuh.
 #include "launch/depthwise_slab.h"
-#include "launch/depthwise_tiling.h"
 #include "launch/depthwise_wgrad.h"
 
 namespace fastconv::depthwise {
 namespace {
 
-// Taps that the kernel is unrolled for.
-int fixed_taps(const ConvProblem& problem) {
-  const int taps = static_cast<int>(problem.w.sizes[3]);
-  const bool dense = problem.stride[1] == 1 && problem.dilation[1] == 1;
-  return dense && (taps == 3 || taps == 5 || taps == 7) ? taps : 0;
-}
-
-struct Shape {
-  int strips, tile_rows;
-  SlabTile x_tile, dy_tile;
-  int64_t shared_bytes, slabs, column_tiles, row_tiles, tiles, tiles_of_split, splits, blocks;
+struct Shape : SlabShape {
+  SlabTile dy_tile;
+  int64_t tiles, tiles_of_split, splits;
   int64_t taps_of_group, groups_of_row, groups, block_groups, lanes, group_blocks;
-  double halo;
 };
 
 Shape shape_with(const ConvProblem& problem, int slab_log2, int strips, int tile_rows) {
@@ -26,12 +16,12 @@ Shape shape_with(const ConvProblem& problem, int slab_log2, int strips, int tile
   const int element = size_of(problem.dtype), slab_bytes = kChunkBytes << slab_log2, chunk = kChunkBytes / element;
   Shape shape;
   shape.strips = strips;
-  shape.tile_rows = tile_rows;
-  shape.x_tile = slab_tile(rows, columns, false, tile_rows, strips, slab_log2);
+  shape.rows = tile_rows;
+  shape.tile = slab_tile(rows, columns, false, tile_rows, strips, slab_log2);
   Axis own_rows = rows, own_columns = columns;  // dy is read in place
   for (Axis* axis : {&own_rows, &own_columns}) axis->taps = axis->stride = axis->dilation = 1;
   shape.dy_tile = slab_tile(own_rows, own_columns, false, tile_rows, strips, slab_log2);
-  const int fixed = fixed_taps(problem);
+  const int fixed = unrolled_taps(problem);
   shape.taps_of_group = fixed > 0 ? fixed : kTapsOfThread;
   shape.groups_of_row = ceil_div(columns.taps, shape.taps_of_group);
   shape.groups = shape.groups_of_row * rows.taps;
@@ -41,7 +31,7 @@ Shape shape_with(const ConvProblem& problem, int slab_log2, int strips, int tile
   shape.lanes = workers / shape.block_groups;
   const int64_t turned = (shape.taps_of_group + 1) * chunk * kSlabThreads * 4;
   shape.shared_bytes =
-      std::max(slab_tile_bytes(shape.x_tile, slab_log2) + slab_tile_bytes(shape.dy_tile, slab_log2), turned);
+      std::max(slab_tile_bytes(shape.tile, slab_log2) + slab_tile_bytes(shape.dy_tile, slab_log2), turned);
   shape.slabs = ceil_div(problem.x.sizes[1] * element, slab_bytes);
   shape.column_tiles = ceil_div(columns.output, int64_t{strips} * kStrip);
   shape.row_tiles = ceil_div(rows.output, tile_rows);
@@ -49,7 +39,7 @@ Shape shape_with(const ConvProblem& problem, int slab_log2, int strips, int tile
   // As many splits as fill the device, where a split's sums are small beside what it reads.
   const int64_t whole = shape.slabs * shape.group_blocks;
   const int64_t tile_bytes =
-      (int64_t{shape.x_tile.rows} * shape.x_tile.columns + int64_t{shape.dy_tile.rows} * shape.dy_tile.columns) *
+      (int64_t{shape.tile.rows} * shape.tile.columns + int64_t{shape.dy_tile.rows} * shape.dy_tile.columns) *
       slab_bytes;
   const int64_t part_bytes = int64_t{2} * 4 * rows.taps * columns.taps * slab_bytes / element;
   const int64_t filling = std::max<int64_t>(shape.tiles * whole / (int64_t{3} * problem.target.multiprocessors), 1);
@@ -58,41 +48,19 @@ Shape shape_with(const ConvProblem& problem, int slab_log2, int strips, int tile
   shape.tiles_of_split = std::min({std::max(filling, cheap), accurate, shape.tiles});
   shape.splits = ceil_div(shape.tiles, shape.tiles_of_split);
   shape.blocks = whole * shape.splits;
-  const double staged = double(std::min(shape.x_tile.rows, rows.source)) * shape.row_tiles *
-                        std::min(shape.x_tile.columns, columns.source) * shape.column_tiles;
-  shape.halo = std::max(staged / (double(rows.source) * columns.source), 1.0);
   return shape;
 }
 
 Shape shape_of(const ConvProblem& problem, int slab_log2) {
-  const int64_t all_strips = ceil_div(problem.y.sizes[3], kStrip), all_rows = problem.y.sizes[2];
-  Shape best = shape_with(problem, slab_log2, 1, 1);
-  double best_cost = 1e300;
-  for (int64_t column_parts = 1; column_parts <= std::min<int64_t>(all_strips, 16); ++column_parts) {
-    for (int64_t row_parts = 1; row_parts <= std::min<int64_t>(all_rows, 16); ++row_parts) {
-      const Shape shape = shape_with(problem, slab_log2, static_cast<int>(ceil_div(all_strips, column_parts)),
-                                     static_cast<int>(ceil_div(all_rows, row_parts)));
-      if (shape.shared_bytes > kSlabBlockBytes) continue;
-      const double cost = slab_cost(shape.blocks, shape.halo, shape.x_tile, problem.target);
-      if (cost >= best_cost) continue;
-      best = shape;
-      best_cost = cost;
-    }
-  }
-  return best;
+  const auto make = [&](int strips, int rows) { return shape_with(problem, slab_log2, strips, rows); };
+  return fastest_shape(problem, ceil_div(problem.y.sizes[3], kStrip), problem.y.sizes[2], make);
 }
 
-template <int slab_log2>
-std::string why_not(const ConvProblem& problem) {
+std::string why_not(const ConvProblem& problem, int slab_log2) {
   const std::string reason = why_not_slab(problem);
   if (!reason.empty()) return reason;
   const Shape shape = shape_of(problem, slab_log2);
-  if (shape.shared_bytes > most_shared_bytes(problem.target)) {
-    return "a tile needs " + std::to_string(shape.shared_bytes) + " bytes of shared memory, a block has " +
-           std::to_string(most_shared_bytes(problem.target));
-  }
-  if (shape.tiles >= int64_t{1} << 30) return "2^30 tiles or more";
-  return reason_for_blocks(shape.blocks);
+  return shape.tiles >= int64_t{1} << 30 ? "2^30 tiles or more" : why_not_shape(shape, problem.target);
 }
 
 ChannelsLastWgradParameters parameters_of(const ConvProblem& problem, const Shape& shape, int slab_log2) {
@@ -105,11 +73,11 @@ ChannelsLastWgradParameters parameters_of(const ConvProblem& problem, const Shap
   p.rows = axis_of(problem, 0);
   p.columns = axis_of(problem, 1);
   p.channels = static_cast<int>(problem.x.sizes[1]);
-  p.x_tile = shape.x_tile;
+  p.x_tile = shape.tile;
   p.dy_tile = shape.dy_tile;
   p.slab_log2 = slab_log2;
   p.strips = shape.strips;
-  p.tile_rows = shape.tile_rows;
+  p.tile_rows = shape.rows;
   p.strips_divider = FastDivider<uint32_t>(shape.strips);
   p.column_tiles = FastDivider<uint32_t>(shape.column_tiles);
   p.row_tiles = FastDivider<uint32_t>(shape.row_tiles);
@@ -126,31 +94,25 @@ ChannelsLastWgradParameters parameters_of(const ConvProblem& problem, const Shap
 }
 
 Description describe_slabs(const ConvProblem& problem, const Shape& shape, const Parts& parts, int slab_log2) {
-  Description description;
-  description.blocks = static_cast<unsigned>(shape.blocks);
-  description.threads = kSlabThreads;
-  description.shared_bytes = shape.shared_bytes;
+  Description description = describe_slab(shape, slab_log2);
   description.workspace_bytes = parts.bytes;
-  description.choices = {{"slab_chunks", 1 << slab_log2},
-                         {"tile_rows", shape.tile_rows},
-                         {"tile_columns", int64_t{shape.strips} * kStrip},
-                         {"tap_groups", shape.groups},
-                         {"splits", shape.splits}};
-  const int fixed = fixed_taps(problem), element = size_of(problem.dtype);
+  description.choices.push_back({"tile_rows", shape.rows});
+  description.choices.push_back({"tile_columns", int64_t{shape.strips} * kStrip});
+  description.choices.push_back({"tap_groups", shape.groups});
+  description.choices.push_back({"splits", shape.splits});
+  const int fixed = unrolled_taps(problem), element = size_of(problem.dtype);
   const double taps = static_cast<double>(shape.groups * shape.taps_of_group);
   const double conversions =
       double(shape.groups) * (1 + (fixed > 0 ? double(kStrip + fixed - 1) / kStrip : double(kTapsOfThread)));
   const double others = conversions * (element == 2 ? 1.2 : 0.4) + 2;
   const double busy = double(shape.lanes * shape.block_groups) / (kSlabThreads >> slab_log2);
-  const double outputs = static_cast<double>(problem.y.sizes[0]) * shape.row_tiles * shape.tile_rows *
+  const double outputs = static_cast<double>(problem.y.sizes[0]) * shape.row_tiles * shape.rows *
                          shape.column_tiles * shape.strips * kStrip * shape.slabs * (kChunkBytes << slab_log2) /
                          element;
   const double reads =
-      (static_cast<double>(problem.x.count()) * shape.halo + problem.y.count()) * element * shape.group_blocks;
-  const double narrow = slab_log2 == 3 ? 1 : slab_log2 == 2 ? 1.03 : 1.08;
-  // Every block waits for its tile before it works on it; three share a multiprocessor.
+      (static_cast<double>(problem.x.count()) * shape.halo(problem) + problem.y.count()) * element * shape.group_blocks;
   describe(description, problem, outputs * taps, busy * taps / (taps + others),
-           1.1 * narrow * reads + 2.0 * parts.bytes);
+           bytes_through_slab(reads, slab_log2) + 2.0 * parts.bytes);
   return description;
 }
 
@@ -160,7 +122,7 @@ Prepared prepare_as(const ConvProblem& problem, int slab_log2) {
   const Parts parts = Parts::of(problem, shape.splits);
   const ChannelsLastWgradParameters prototype = parameters_of(problem, shape, slab_log2);
   const Description description = describe_slabs(problem, shape, parts, slab_log2);
-  const ChannelsLastWgradKernel kernel = channels_last_wgrad_kernel_of<T>(fixed_taps(problem));
+  const ChannelsLastWgradKernel kernel = channels_last_wgrad_kernel_of<T>(unrolled_taps(problem));
   auto launch = [=](const LaunchArguments& arguments) {
     auto [x, w, y, bias, residual] = arguments.pointers;
     ChannelsLastWgradParameters p = prototype;
@@ -190,15 +152,14 @@ Prepared prepare_as(const ConvProblem& problem, int slab_log2) {
   return {description, launch};
 }
 
-template <int slab_log2>
-Prepared prepare(const ConvProblem& problem) {
+Prepared prepare(const ConvProblem& problem, int slab_log2) {
   return with_small_type(problem.dtype,
                          [&](auto type) { return prepare_as<typename decltype(type)::type>(problem, slab_log2); });
 }
 
 }  // namespace
 
-const Way channels_last_wgrad_ways[3] = {
-    {"slab8", why_not<3>, prepare<3>}, {"slab4", why_not<2>, prepare<2>}, {"slab2", why_not<1>, prepare<1>}};
+const Way channels_last_wgrad_ways[3] = {slab_way<why_not, prepare, 3>("slab8"), slab_way<why_not, prepare, 2>("slab4"),
+                                         slab_way<why_not, prepare, 1>("slab2")};
 
 }  // namespace fastconv::depthwise

@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "kernels/depthwise/slab.cuh"
+#include "launch/depthwise.h"
+#include "launch/depthwise_tiling.h"
 #include "launch/tiling.h"
 
 namespace fastconv::depthwise {
@@ -47,6 +49,63 @@ inline double slab_cost(int64_t blocks, double halo, const SlabTile& tile, const
   return (halo + 1) * std::max(waves, 1.0) * (1 + 32 / (places + 32));
 }
 
+// What the kernels' launches have in common: tiles of `strips` times kStrip columns and `rows` rows of outputs (of each
+// phase, where transposed), all of them staged from the source.
+struct SlabShape {
+  int strips, rows;
+  SlabTile tile;  // of the source
+  int64_t shared_bytes, slabs, column_tiles, row_tiles, blocks;
+
+  // Source places that tiles ask for, over those there are.
+  double halo(const ConvProblem& problem) const {
+    const Axis source_rows = axis_of(problem, 0), source_columns = axis_of(problem, 1);
+    const double staged = double(std::min(tile.rows, source_rows.source)) * row_tiles *
+                          std::min(tile.columns, source_columns.source) * column_tiles;
+    return std::max(staged / (double(source_rows.source) * source_columns.source), 1.0);
+  }
+};
+
+// Of the tiles that all_strips and all_rows are split into evenly, and that fit, the one that is predicted fastest.
+// make(strips, rows): a SlabShape, or what derives from it.
+template <class Make>
+auto fastest_shape(const ConvProblem& problem, int64_t all_strips, int64_t all_rows, const Make& make) {
+  auto best = make(1, 1);
+  double best_cost = 1e300;
+  for (int64_t column_parts = 1; column_parts <= std::min<int64_t>(all_strips, 16); ++column_parts) {
+    for (int64_t row_parts = 1; row_parts <= std::min<int64_t>(all_rows, 16); ++row_parts) {
+      const auto shape = make(static_cast<int>(ceil_div(all_strips, column_parts)),
+                              static_cast<int>(ceil_div(all_rows, row_parts)));
+      if (shape.shared_bytes > kSlabBlockBytes) continue;
+      const double cost = slab_cost(shape.blocks, shape.halo(problem), shape.tile, problem.target);
+      if (cost >= best_cost) continue;
+      best = shape;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+// Taps of a row that the kernels are unrolled for; 0: any.
+inline int unrolled_taps(const ConvProblem& problem) {
+  const int taps = static_cast<int>(problem.w.sizes[3]);
+  const bool dense = problem.stride[1] == 1 && problem.dilation[1] == 1;
+  return dense && (taps == 3 || taps == 5 || taps == 7) ? taps : 0;
+}
+
+inline Description describe_slab(const SlabShape& shape, int slab_log2) {
+  Description description;
+  description.blocks = static_cast<unsigned>(shape.blocks);
+  description.threads = kSlabThreads;
+  description.shared_bytes = shape.shared_bytes;
+  description.choices = {{"slab_chunks", 1 << slab_log2}};
+  return description;
+}
+
+// Bytes asked for through a slab: those narrower than a line of 128 bytes cost a little.
+inline double bytes_through_slab(double bytes, int slab_log2) {
+  return bytes * (slab_log2 == 3 ? 1 : slab_log2 == 2 ? 1.03 : 1.08);
+}
+
 inline std::string why_not_slab(const ConvProblem& problem) {
   if (problem.x.sizes[1] != problem.y.sizes[1]) {
     return "a channel multiplier of " + std::to_string(problem.y.sizes[1] / problem.x.sizes[1]) +
@@ -59,6 +118,21 @@ inline std::string why_not_slab(const ConvProblem& problem) {
     }
   }
   return "";
+}
+
+inline std::string why_not_shape(const SlabShape& shape, const Target& target) {
+  if (shape.shared_bytes > most_shared_bytes(target)) {
+    return "a tile needs " + std::to_string(shape.shared_bytes) + " bytes of shared memory, a block has " +
+           std::to_string(most_shared_bytes(target));
+  }
+  return reason_for_blocks(shape.blocks);
+}
+
+// A configuration of a kernel whose functions take the logarithm of the slab's chunks as a second argument.
+template <auto why_not, auto prepare, int slab_log2>
+constexpr Way slab_way(const char* name) {
+  return {name, [](const ConvProblem& problem) { return why_not(problem, slab_log2); },
+          [](const ConvProblem& problem) { return prepare(problem, slab_log2); }};
 }
 
 // Whether all chunks of 16 bytes of channels are whole and aligned.

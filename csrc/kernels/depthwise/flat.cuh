@@ -7,6 +7,7 @@
 #include "kernels/depthwise/geometry.h"
 #include "ptx/cp_async.h"
 #include "ptx/device.h"
+#include "ptx/global_store.h"
 
 namespace fastconv::depthwise {
 
@@ -49,7 +50,7 @@ __device__ __forceinline__ void store_flat(T* begin, int count, const T* staged)
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x % kWarp) * kElements; i < lead + count; i += kWarp * kElements) {
     if (i >= lead && i + kElements <= lead + count) {
-      ptx::store_vector(aligned + i, ptx::load_vector<kElements>(staged + i));
+      ptx::store_global(aligned + i, ptx::load_vector<kElements>(staged + i));
     } else {
       for (int e = 0; e < kElements; ++e) {
         if (i + e >= lead && i + e < lead + count) aligned[i + e] = staged[i + e];
