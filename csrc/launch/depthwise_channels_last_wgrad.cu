@@ -106,9 +106,8 @@ Description describe_slabs(const ConvProblem& problem, const Shape& shape, const
       double(shape.groups) * (1 + (fixed > 0 ? double(kStrip + fixed - 1) / kStrip : double(kTapsOfThread)));
   const double others = conversions * (element == 2 ? 1.2 : 0.4) + 2;
   const double busy = double(shape.lanes * shape.block_groups) / (kSlabThreads >> slab_log2);
-  const double outputs = static_cast<double>(problem.y.sizes[0]) * shape.row_tiles * shape.rows *
-                         shape.column_tiles * shape.strips * kStrip * shape.slabs * (kChunkBytes << slab_log2) /
-                         element;
+  const double outputs = static_cast<double>(problem.y.sizes[0]) * shape.row_tiles * shape.rows * shape.column_tiles *
+                         shape.strips * kStrip * shape.slabs * (kChunkBytes << slab_log2) / element;
   const double reads =
       (static_cast<double>(problem.x.count()) * shape.halo(problem) + problem.y.count()) * element * shape.group_blocks;
   describe(description, problem, outputs * taps, busy * taps / (taps + others),

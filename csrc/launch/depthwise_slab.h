@@ -73,8 +73,8 @@ auto fastest_shape(const ConvProblem& problem, int64_t all_strips, int64_t all_r
   double best_cost = 1e300;
   for (int64_t column_parts = 1; column_parts <= std::min<int64_t>(all_strips, 16); ++column_parts) {
     for (int64_t row_parts = 1; row_parts <= std::min<int64_t>(all_rows, 16); ++row_parts) {
-      const auto shape = make(static_cast<int>(ceil_div(all_strips, column_parts)),
-                              static_cast<int>(ceil_div(all_rows, row_parts)));
+      const auto shape =
+          make(static_cast<int>(ceil_div(all_strips, column_parts)), static_cast<int>(ceil_div(all_rows, row_parts)));
       if (shape.shared_bytes > kSlabBlockBytes) continue;
       const double cost = slab_cost(shape.blocks, shape.halo(problem), shape.tile, problem.target);
       if (cost >= best_cost) continue;

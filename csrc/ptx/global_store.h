@@ -1,5 +1,5 @@
-// Stores of 16 bytes to global memory. Where a pointer has been through arithmetic that hides its alignment or its state
-// space, nvcc makes four stores of an ordinary one, or a generic one, for all that its type says.
+// Stores of 16 bytes to global memory. Where a pointer has been through arithmetic that hides its alignment or its
+// state space, nvcc makes four stores of an ordinary one, or a generic one, for all that its type says.
 #pragma once
 
 #include <cstdint>
