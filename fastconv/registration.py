@@ -24,7 +24,7 @@ def register_kernel(
     """Makes a function a kernel of one of the primitives: a Triton kernel, an extension's, or plain PyTorch.
 
     It is a candidate from then on: ``backend="registered"`` insists on it, ``fastconv.explain`` lists it with its reasons,
-    ``fastconv bench`` and ``fastconv tune`` measure it (``--import MODULE`` loads the module that registers it), and "auto"
+    ``fastconv --import MODULE bench`` and ``tune`` measure it (MODULE is the one that registers it), and "auto"
     takes it on a GPU where it measured fastest. With ``preferred=True`` "auto" takes it wherever it can run, on any device, so
     that models, gradcheck and ``pytest tests/fuzz -p MODULE --fuzz-backends auto`` run on it, and the built-in kernels do the
     rest.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -237,3 +239,25 @@ def test_times_of_another_version_of_the_source_have_another_key():
     with dispatch.listening(lambda choice, plan: seen.append(choice.chosen)):
         fastconv.conv2d(x, w, backend="registered")
     assert candidate_key(seen[0]).startswith("registered:im2col:@")
+
+
+def test_the_command_line_imports_modules_that_register(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from fastconv.cli import app
+
+    (tmp_path / "kernels_of_mine.py").write_text(
+        "import torch, fastconv\n"
+        "@fastconv.register_kernel('conv2d_fprop', can_implement=lambda problem: '')\n"
+        "def mine(problem, config, x, w, bias, residual):\n"
+        "    return torch.conv2d(x, w, bias)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    command = ["explain", "conv2d", "1x3x8x8", "--backend", "registered", "--device", "cpu"]
+    result = CliRunner().invoke(app, ["--import", "kernels_of_mine", *command])
+    assert result.exit_code == 0, result.output
+    assert "mine" in result.output
+    result = CliRunner().invoke(app, ["--import", "no_such_module", *command])
+    assert result.exit_code == 1
+    assert "--import: no_such_module cannot be imported: ModuleNotFoundError" in result.output

@@ -48,6 +48,10 @@ class RegisteredBackend:
     def __init__(self) -> None:
         self.kernels: dict[tuple[str, str], RegisteredKernel] = {}
 
+    def modules(self) -> list[str]:
+        """What another process has to import to have the same kernels; what was registered by a program itself is not there."""
+        return sorted({kernel.run.__module__ for kernel in self.kernels.values()} - {"__main__"})
+
     def unavailable(self, device_type: str) -> str:
         return "" if self.kernels else "no kernel is registered (fastconv.register_kernel does that)"
 

@@ -116,7 +116,7 @@ def measure_ceilings(device: CudaDevice, precisions: set[str]) -> Ceilings:
             elements //= 2
     bandwidth = 2 * source.numel() * 4 / _best_seconds(device, functools.partial(target.copy_, source))
     source = target = None
-    flops = {name: _matmul_flops(device, name) for name in sorted(precisions | {"float32"})}
+    flops = {name: _matmul_flops(device, name) for name in sorted(precisions | {"float32", "tf32"})}
     return Ceilings("measured in this run: a 1 GiB copy and matrix products", bandwidth, flops, measured=True)
 
 

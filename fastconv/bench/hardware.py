@@ -63,8 +63,13 @@ class Ceilings:
     measured: bool
 
     def flops_for(self, precision: str) -> float:
-        """The peak for a precision; float32's where a precision was not measured."""
-        return self.flops_per_second.get(precision) or self.flops_per_second["float32"]
+        """The peak for a precision; float32's where a precision was not measured.
+
+        A float32 product can be made of three TF32 products on tensor cores (two parts of each factor, without the smallest
+        product), which is more than the float32 units do on GPUs that have both: a library's float32 matrix product is no roof.
+        """
+        plain = self.flops_per_second.get(precision) or self.flops_per_second["float32"]
+        return max(plain, self.flops_per_second.get("tf32", 0) / 3) if precision == "float32" else plain
 
     def roof(self, flops: float, bytes_moved: float, precision: str) -> Roof:
         return Roof(flops / self.flops_for(precision), bytes_moved / self.bytes_per_second)

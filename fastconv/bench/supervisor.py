@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastconv.backends import registered
 from fastconv.bench.cases import Case, case_of
 from fastconv.bench.results import SCHEMA, Row, Writer, set_ratios
 from fastconv.bench.rows import make_row
@@ -104,6 +105,7 @@ def _run_worker(
         "field": job.field,
         "effort": job.effort,
         "gpu": job.gpu,
+        "modules": registered.backend.modules(),
         "skip": sorted(skip),
         "deadline": min(job.deadline, 1e300),
         "ceilings": ceilings.get("ceilings"),

@@ -5,6 +5,7 @@ A kernel that hangs or takes its process down must not end a run, so the supervi
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -29,9 +30,12 @@ def main() -> None:
 
 
 def run(job: dict[str, Any], send: Any) -> None:
-    """Job: mode, cases (keys), field, effort, skip (row ids), gpu (of predictions), deadline (of time.time())."""
+    """Job: mode, cases (keys), field, effort, skip (row ids), gpu (of predictions), deadline (of time.time()), modules (that
+    register kernels)."""
     from fastconv.bench.cases import case_of
 
+    for module in job["modules"]:
+        importlib.import_module(module)
     cases = [case_of(key) for key in job["cases"]]
     skip = set(job["skip"])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from fastconv._version import __version__
 from fastconv.cli import bench, demo, explain, info, inspect, profile, tune
+from fastconv.cli.models import import_module
 
 app = typer.Typer(
     name="fastconv",
@@ -34,8 +37,17 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import it first, as one that registers kernels. May be given several times.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    for module in modules or ():
+        import_module(module)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,10 +22,7 @@ def load_model(target: str, debug: bool = False) -> torch.nn.Module:
     What the module or the factory raises ends the command with one line; with `debug` it is raised.
     """
     module_name, _, factory_name = target.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    with named_errors(f"{target}: {module_name} cannot be imported", debug):
-        module = importlib.import_module(module_name)
+    module = import_module(module_name, target, debug)
     factory = getattr(module, factory_name, None)
     if factory is None:
         fail(f"{target}: {module_name} has no {factory_name!r}.")
@@ -39,6 +37,14 @@ def load_model(target: str, debug: bool = False) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         fail(f"{target}: {factory_name} gave a {type(model).__name__}. Accepted is a torch.nn.Module.")
     return model
+
+
+def import_module(name: str, target: str = "--import", debug: bool = False) -> ModuleType:
+    """The module, from the current folder too. `target` is what the command line said; errors as of :func:`load_model`."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with named_errors(f"{target}: {name} cannot be imported", debug):
+        return importlib.import_module(name)
 
 
 @contextlib.contextmanager

@@ -197,3 +197,11 @@ def test_fresh_inputs_have_the_case_s_dtype_and_layout():
     assert x.dtype == w.dtype == torch.bfloat16
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert float(pytorch(case).run(x, w)[0].float().std()) == pytest.approx(1, abs=0.3)
+
+
+def test_float32_is_not_held_to_the_float32_units_where_tensor_cores_do_more():
+    rates = {"float32": 50e12, "tf32": 300e12, "float16": 600e12}
+    ceilings = Ceilings("for tests", 1e12, rates, measured=True)
+    assert ceilings.flops_for("float32") == 100e12
+    assert ceilings.flops_for("tf32") == 300e12
+    assert Ceilings("for tests", 1e12, {"float32": 50e12, "tf32": 60e12}, measured=True).flops_for("float32") == 50e12
