@@ -85,7 +85,7 @@ def conv2d(
         arguments.check_residual(name, residual, call.output_size if input.dim() == 4 else call.output_size[1:])
     if x.shape[1] == 0:
         # PyTorch's answer to an input without channels is an output without channels.
-        y = _of_nothing(x, weight, call.output_size)
+        y = _of_nothing(call.output_size, x, weight, bias)
         y = y if input.dim() == 4 else y.squeeze(0)
         return y if residual is None else y + residual
     if residual is not None and input.dim() == 3:
@@ -149,7 +149,7 @@ def conv_transpose2d(
     height, width = arguments.transposed_output_size(name, x, weight, stride, padding, output_padding, dilation)
     size = (x.shape[0], channels, height, width)
     if x.shape[2] == 0 or x.shape[3] == 0:
-        return _of_nothing(x, weight, size)  # an empty batch of images without pixels
+        return _of_nothing(size, x, weight, bias)  # an empty batch of images without pixels
     pads = (padding[0], padding[0], padding[1], padding[1])
     fused, after = _split_activation(chosen_activation, x, weight, bias)
     y = library.conv2d_dgrad(x, weight, bias, size, stride, pads, dilation, groups, "zeros", 0.0, fused, chosen_backend)
@@ -317,6 +317,6 @@ def _split_activation(activation: str, *tensors: Tensor | None) -> tuple[str, st
     return activation, "identity"
 
 
-def _of_nothing(x: Tensor, weight: Tensor, sizes: Sequence[int]) -> Tensor:
-    """An output without elements, of an input without elements, connected to the graph."""
-    return x.new_zeros(sizes) + (x.sum() + weight.sum())
+def _of_nothing(sizes: Sequence[int], x: Tensor, *others: Tensor | None) -> Tensor:
+    """An output without elements, of an input without elements, connected to the graph of everything it was called with."""
+    return x.new_zeros(sizes) + sum(tensor.sum() for tensor in (x, *others) if tensor is not None)

@@ -100,11 +100,13 @@ def test_output_padding_past_the_stride():
 
 def test_input_without_channels_gives_an_output_without_channels_as_pytorchs_does():
     x, w = torch.randn(2, 0, 5, 5, requires_grad=True), torch.randn(3, 0, 3, 3, requires_grad=True)
-    y, expected = fastconv.conv2d(x, w), F.conv2d(x, w)
+    b = torch.randn(3, requires_grad=True)
+    y, expected = fastconv.conv2d(x, w, b), F.conv2d(x, w, b)
     assert (y.shape, y.stride()) == (expected.shape, expected.stride())
     y.sum().backward()
     assert x.grad.shape == x.shape
     assert w.grad.shape == w.shape
+    assert torch.equal(b.grad, torch.autograd.grad(expected.sum(), b)[0])
 
 
 def test_residual_of_an_input_without_channels_must_fit():
