@@ -54,6 +54,7 @@ TRANSPOSED = {
     "t_depthwise": "conv_transpose2d n=2 c=6 h=4 w=5 k=6 r=4 s=4 stride=2x2 padding=1x1 groups=6",
     "t_empty_batch": "conv_transpose2d n=0 c=3 h=5 w=5 k=4 r=3 s=3",
     "t_asymmetric": "conv_transpose2d n=1 c=5 h=3 w=7 k=7 r=1 s=5 stride=1x3 padding=0x2 output_padding=0x2",
+    "t_one_tap": "conv_transpose2d n=2 c=6 h=5 w=4 k=9 output_padding=1x2 dilation=3x3 groups=3 bias=1",
     "t_activation": "conv_transpose2d n=2 c=4 h=4 w=4 k=4 r=3 s=3 stride=2x2 bias=1 activation=leaky_relu",
 }
 

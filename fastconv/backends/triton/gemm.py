@@ -245,8 +245,12 @@ class GemmFamily:
 
 
 def is_pointwise(problem: ConvProblem) -> bool:
-    """True where every output pixel reads one input pixel, the one at its place."""
-    return problem.w.sizes[2:] == (1, 1) and problem.stride == (1, 1) and not any(problem.padding)
+    """True where every output pixel reads one input pixel, the one at its place.
+
+    With output_padding, which a dilation allows without a stride, a transposed convolution has more rows than it reads.
+    """
+    one_tap = problem.w.sizes[2:] == (1, 1) and problem.stride == (1, 1) and not any(problem.padding)
+    return one_tap and problem.x.sizes[2:] == problem.y.sizes[2:]
 
 
 def collapsed(problem: ConvProblem) -> ConvProblem:
