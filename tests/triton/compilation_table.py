@@ -39,6 +39,7 @@ PACKED = ("fprop_3x3_nchw", "dgrad_3x3_stride2_nchw")
 POINTWISE = ("fprop_1x1", "fprop_1x1_tf32")
 
 
+@functools.cache
 def rows_of(name: str, capability: int) -> list[Key]:
     """A row for every configuration that is offered for a problem."""
     legal = [candidate for candidate in backend.candidates(problem(name, capability)) if candidate.legal]
@@ -120,7 +121,10 @@ def main() -> None:
     wanted = {key for name in PROBLEMS for capability in TARGETS for key in rows_of(name, capability)}
     chosen = {rows_of(*key[:2])[0] for key in wanted} if arguments.best else wanted
     best = {rows_of(*key[:2])[0] for key in chosen}
-    keys = sorted((key for key in chosen if key[0] in arguments.only), key=lambda key: (key not in best, key))
+    # What is missing first, and of that what is chosen first.
+    keys = sorted(
+        (key for key in chosen if key[0] in arguments.only), key=lambda key: (key in table, key not in best, key)
+    )
     rows = {key: row for key, row in table.items() if key in wanted}
     different = []
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs) as pool:

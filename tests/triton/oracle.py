@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from fastconv.backends.triton.backend import families
 from fastconv.backends.triton.plan import TritonPlan, operands_of
 from fastconv.plan import Candidate
-from fastconv.problem import ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem, Target
+from fastconv.problem import ChannelSumProblem, ConvProblem, Operand, PoolProblem, Problem, Target, UnpoolProblem
 from fastconv.shapes import conv_output_sizes, dense_strides, pool_output_sizes
 from tests.support.references import ACTIVATIONS
 
@@ -70,6 +73,19 @@ def pool_problem(
     )
 
 
+def unpool_problem(
+    unpool_pass: str,
+    x: tuple[int, ...],
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    *,
+    channels_last: bool = False,
+    **options: Any,
+) -> UnpoolProblem:
+    x_operand, y = dense(x, channels_last), dense((*x[:2], *size), channels_last)
+    return UnpoolProblem(unpool_pass, dtype, x_operand, x_operand, y, CPU, **options)
+
+
 def filled(operand: Operand, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A tensor with the operand's sizes and strides."""
     return torch.empty_strided(operand.sizes, operand.strides, dtype=dtype).copy_(values.reshape(operand.sizes))
@@ -126,3 +142,24 @@ def run(plan: TritonPlan, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tenso
 
 def sum_problem(x: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> ChannelSumProblem:
     return ChannelSumProblem(dtype, dense(x, channels_last), CPU)
+
+
+def pool_plan(problem: PoolProblem) -> TritonPlan:
+    """Of a pass that a test needs besides the one that it is about."""
+    family = families()["max_pool_forward" if problem.pool_pass == "forward" else "max_pool_lookup"]
+    return plan_of(problem, family, family.configs(problem)[-1])
+
+
+def every_config(kernel: str, problems: dict[str, Problem]) -> list[Any]:
+    """(id of the problem, problem, configuration) of a family."""
+    family = families()[kernel]
+    return [
+        pytest.param(problem, config, id=f"{kernel}-{name}-{config}")
+        for name, problem in problems.items()
+        for config in family.configs(problem)
+    ]
+
+
+def layouts(make: Callable[[bool], Problem]) -> dict[str, Problem]:
+    """Of a maker that takes whether tensors are channels-last."""
+    return {name: make(channels_last) for name, channels_last in (("nchw", False), ("nhwc", True))}

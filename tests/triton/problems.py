@@ -19,6 +19,7 @@ from fastconv.problem import (
     PoolProblem,
     Problem,
     Target,
+    UnpoolProblem,
 )
 from fastconv.shapes import conv_output_sizes, dense_strides, pool_output_sizes
 
@@ -55,6 +56,13 @@ def pool(pool_pass: str, x: tuple, kernel: int, stride: int, padding: int, dtype
         return PoolProblem(pool_pass, dtype, x_operand, y_operand, y_operand, torch.uint8, *pair, target)
 
     return make
+
+
+def unpool(unpool_pass: str, x: tuple, size: tuple[int, int], dtype=BF16, *, nchw=False):
+    y = (*x[:2], *size)
+    return lambda target: UnpoolProblem(
+        unpool_pass, dtype, dense(x, not nchw), dense(x, not nchw), dense(y, not nchw), target
+    )
 
 
 def channel_sum(x: tuple, dtype=BF16, *, nchw=False):
@@ -198,6 +206,11 @@ PROBLEMS: dict[str, Callable[[Target], Problem]] = {
     "pool_global_nchw": pool("forward", (32, 512, 28, 28), 28, 28, 0, nchw=True),
     "pool_gather_3x3_nchw": pool("gather", (32, 64, 112, 112), 3, 2, 1, nchw=True),
     "pool_indices_3x3": pool("indices", (32, 64, 112, 112), 3, 2, 1),
+    "unpool_2x2": unpool("forward", (32, 64, 56, 56), (112, 112)),
+    "unpool_2x2_nchw": unpool("forward", (32, 64, 56, 56), (112, 112), nchw=True),
+    "unpool_add_2x2_f32": unpool("add", (32, 64, 56, 56), (112, 112), F32),
+    "unpool_gather_2x2": unpool("gather", (32, 64, 56, 56), (112, 112)),
+    "unpool_gather_2x2_nchw": unpool("gather", (32, 64, 56, 56), (112, 112), nchw=True),
 }
 
 #: Multiprocessors of an A100, an H200 and a B200.

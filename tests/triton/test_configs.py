@@ -13,16 +13,18 @@ import torch
 
 from fastconv.backends.triton.backend import families
 from fastconv.make_problem import make_conv_global_max_problem, make_conv_max_pool_problem
-from fastconv.problem import Operand
+from fastconv.problem import ActivationBackwardProblem, Operand
 from fastconv.shapes import dense_strides
 from tests.triton.oracle import (
     CPU,
     conv_problem,
     dense,
+    every_config,
     expected_conv,
     inputs_of,
+    layouts,
     plan_of,
-    pool_problem,
+    pool_plan,
     run,
     sum_problem,
 )
@@ -45,16 +47,6 @@ CONVOLUTION = {
 }
 #: Two channels a group for three filters.
 GROUPED = CONVOLUTION | {"x": (1, 8, 7, 6), "w": (12, 2, 3, 2), "groups": 4}
-
-
-def every_config(kernel: str, problems: dict[str, object]):
-    """(id of the problem, problem, configuration) of a family."""
-    family = families()[kernel]
-    return [
-        pytest.param(problem, config, id=f"{kernel}-{name}-{config}")
-        for name, problem in problems.items()
-        for config in family.configs(problem)
-    ]
 
 
 def conv_problems(conv_pass: str, sizes: dict, arithmetic=ARITHMETIC, **options):
@@ -232,10 +224,6 @@ def test_padding_values_reach_what_they_touch_and_nothing_else(conv_pass, value,
             torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14, equal_nan=True)
 
 
-def layouts(make):
-    return {name: make(channels_last) for name, channels_last in (("nchw", False), ("nhwc", True))}
-
-
 SUMS = layouts(lambda channels_last: sum_problem((3, 9, 5, 7), torch.bfloat16, channels_last))
 
 
@@ -246,56 +234,18 @@ def test_channel_sum(problem, config, seed):
     assert torch.equal(sums.double(), tensors["x"].double().sum((0, 2, 3)))
 
 
-def pools(pool_pass: str):
-    return layouts(
-        lambda channels_last: pool_problem(
-            pool_pass, (2, 5, 9, 11), torch.float16, (3, 2), (2, 3), (1, 1), (1, 2), channels_last=channels_last
-        )
-    )
+def activation_problem(dy_channels_last: bool):
+    """dz lies as `saved` does, channels-last; dy may lie otherwise."""
+    sizes = (2, 5, 17, 13)
+    saved = dense(sizes, True)
+    return ActivationBackwardProblem(torch.float32, dense(sizes, dy_channels_last), saved, saved, "leaky_relu", CPU)
 
 
-def winners(problem, tensors):
-    """PyTorch's maxima and their flat indices."""
-    return torch.nn.functional.max_pool2d(
-        tensors["x"].float(), problem.kernel, problem.stride, problem.padding, problem.dilation, return_indices=True
-    )
-
-
-def chosen(pool_pass: str, problem):
-    """A plan of another pass of the same pooling, for what a test needs besides."""
-    family = families()["max_pool_forward" if pool_pass == "forward" else "max_pool_lookup"]
-    return plan_of(problem, family, family.configs(problem)[-1])
-
-
-@pytest.mark.parametrize(("problem", "config"), every_config("max_pool_forward", pools("forward")))
-def test_max_pool_forward(problem, config, seed):
+@pytest.mark.parametrize(("problem", "config"), every_config("activation_backward", layouts(activation_problem)))
+def test_activation_backward(problem, config, seed):
     tensors = inputs_of(problem, seed)
-    y, offsets = run(plan_of(problem, families()["max_pool_forward"], config), tensors)
-    expected, indices = winners(problem, tensors)
-    assert torch.equal(y.float(), expected)
-    lookup = pools("indices")["nhwc" if problem.x.strides[1] == 1 else "nchw"]
-    assert torch.equal(chosen("indices", lookup)(offsets), indices)
-
-
-@pytest.mark.parametrize(("problem", "config"), every_config("max_pool_backward", pools("backward")))
-def test_max_pool_backward(problem, config, seed):
-    layout = "nhwc" if problem.x.strides[1] == 1 else "nchw"
-    tensors = inputs_of(problem, seed)
-    _, indices = winners(problem, tensors)
-    _, offsets = run(chosen("forward", pools("forward")[layout]), tensors)
-    (dx,) = run(plan_of(problem, families()["max_pool_backward"], config), tensors | {"offsets": offsets})
-    expected = torch.zeros(dx.shape, dtype=torch.float64).flatten(2)
-    expected.scatter_add_(2, indices.flatten(2), tensors["y"].double().flatten(2))
-    assert torch.equal(dx.double(), expected.view(dx.shape))
-
-
-@pytest.mark.parametrize(("problem", "config"), every_config("max_pool_lookup", pools("gather")))
-def test_max_pool_gather(problem, config, seed):
-    layout = "nhwc" if problem.x.strides[1] == 1 else "nchw"
-    tensors = inputs_of(problem, seed)
-    y, offsets = run(chosen("forward", pools("forward")[layout]), tensors)
-    (gathered,) = run(plan_of(problem, families()["max_pool_lookup"], config), tensors | {"offsets": offsets})
-    assert torch.equal(gathered, y)
+    (dz,) = run(plan_of(problem, families()["activation_backward"], config), tensors)
+    assert torch.equal(dz, torch.where(tensors["saved"] > 0, tensors["dy"], tensors["dy"] * 0.01))
 
 
 #: Overlapping windows over a padded convolution of two groups, on a map with ragged tiles.
@@ -332,7 +282,7 @@ def check_fused(kernel: str, problem, config, seed: int):
     y, places = run(plan_of(problem, families()[kernel], config), tensors)
     assert torch.equal(y.double(), expected.view(y.shape))
     if kernel == "conv_max_pool":
-        places = chosen("indices", dataclasses.replace(pool, pool_pass="indices"))(places)
+        places = pool_plan(dataclasses.replace(pool, pool_pass="indices"))(places)
     assert torch.equal(places, indices.view(y.shape))
 
 
@@ -348,25 +298,3 @@ def test_conv_max_pool(problem, config, seed):
 )
 def test_conv_global_max(problem, config, seed):
     check_fused("conv_global_max", problem, config, seed)
-
-
-def global_pools():
-    return layouts(
-        lambda channels_last: pool_problem(
-            "forward", (2, 5, 23, 17), torch.bfloat16, (23, 17), (23, 17), channels_last=channels_last
-        )
-    )
-
-
-@pytest.mark.parametrize(("problem", "config"), every_config("max_pool_global", global_pools()))
-def test_max_pool_global(problem, config, seed):
-    """The two largest numbers of a channel are equal, in another a NaN comes before the last, one is minus infinity."""
-    tensors = inputs_of(problem, seed)
-    x = tensors["x"]
-    x[0, 0, 3, 5] = x[0, 0, 20, 1] = 7
-    x[0, 1, 2, 2] = x[0, 1, 19, 9] = float("nan")
-    x[1, 2] = float("-inf")
-    y, places = run(plan_of(problem, families()["max_pool_global"], config), tensors)
-    expected, indices = torch.nn.functional.max_pool2d(x.float(), problem.kernel, return_indices=True)
-    assert torch.equal(y.float().nan_to_num(9.0), expected.nan_to_num(9.0))
-    assert torch.equal(places.long(), indices)

@@ -8,8 +8,8 @@ import triton.language as tl
 
 from fastconv.backends.triton.family import Estimate, Workspaces, ceil_div
 from fastconv.backends.triton.gemm import accumulator_of
-from fastconv.backends.triton.hints import is_wide, magic_division
-from fastconv.backends.triton.numerics import divide, narrow, raised, widen
+from fastconv.backends.triton.hints import alignment, is_wide, magic_division
+from fastconv.backends.triton.numerics import aligned, divide, narrow, raised, widen
 from fastconv.backends.triton.runtime import Launch, device_function, kernel
 from fastconv.backends.triton.target import memory_seconds
 from fastconv.problem import ActivationBackwardProblem, Operand
@@ -46,8 +46,10 @@ def activation_backward_kernel(
     dy_stride_0, dy_stride_1, dy_stride_2, dy_stride_3,
     saved_stride_0, saved_stride_1, saved_stride_2, saved_stride_3,
     dz_stride_0, dz_stride_1, dz_stride_2, dz_stride_3,
-    DENSE: tl.constexpr, ACTIVATION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    ALIGNMENT: tl.constexpr, DENSE: tl.constexpr, ACTIVATION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
+    elements = aligned(elements, ALIGNMENT)  # the mask decides how wide loads and stores are
     element = widen(tl.program_id(0), WIDE) * BLOCK + tl.arange(0, BLOCK)
     valid = element < elements
     if DENSE:
@@ -148,6 +150,7 @@ class ActivationBackward:
             },
         }
         constants = {
+            "ALIGNMENT": alignment(_elements(problem)),
             "DENSE": _is_dense(problem),
             "ACTIVATION": problem.activation,
             "ACCUMULATOR": accumulator_of(problem.dtype),

@@ -29,6 +29,7 @@ _MODULES = (
     "activation_backward",
     "max_pool",
     "max_pool_global",
+    "max_unpool",
     "conv_max_pool",
     "conv_global_max",
 )

@@ -9,21 +9,29 @@ from __future__ import annotations
 import torch
 import triton.language as tl
 
-from fastconv.backends.triton.family import ceil_div
+from fastconv.backends.triton.family import Estimate, ceil_div
 from fastconv.backends.triton.gemm import (
     GemmFamily,
     GemmShape,
     TileConfig,
-    accumulator_of,
     collapsed,
-    instruction_precision,
+    estimate,
     is_pointwise,
     vector_along,
 )
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
-from fastconv.backends.triton.implicit_gemm import accumulate, finish
-from fastconv.backends.triton.numerics import aligned, stride_of, widen
-from fastconv.backends.triton.padding import padding_constants
+from fastconv.backends.triton.hints import is_wide
+from fastconv.backends.triton.numerics import aligned, widen
+from fastconv.backends.triton.output_pixels import (
+    convolve,
+    filters_of,
+    finish_pixels,
+    first_tap,
+    group_images,
+    output_arguments,
+    pixel_of,
+    tile_loop_arguments,
+    tile_of,
+)
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.problem import ConvProblem
 
@@ -51,10 +59,7 @@ def conv_fprop_kernel(
     PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    tile_n = program % filter_tiles
-    group = (program // filter_tiles) % GROUPS
-    tile_m = program // (filter_tiles * GROUPS)
+    tile_n, group, tile_m = tile_of(tl.program_id(0), filter_tiles, GROUPS)
     group_channels = aligned(group_channels, C_ALIGNMENT)
     group_filters = aligned(group_filters, K_ALIGNMENT)
     out_width = aligned(out_width, Q_ALIGNMENT)
@@ -65,53 +70,25 @@ def conv_fprop_kernel(
     row_valid = row < pixels
     if not X_PIXELS_MINOR:
         row = tl.minimum(row, pixels - 1)
-    q = row % out_width
-    p = (row // out_width) % out_height
-    n = widen(row // out_width // out_height, WIDE)
-
-    # Columns: the filters of this group.
-    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    column_valid = column < group_filters
-    k = widen(group * group_filters + column, WIDE)
-
-    h = p * STRIDE_H
-    w = q * STRIDE_W
-    if PADDING != "none":
-        h -= pad_top
-        w -= pad_left
-    image_offsets = n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-    if GROUPS > 1:
-        image_offsets += widen(group * group_channels, WIDE) * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
+    n, p, q = pixel_of(row, out_height, out_width, WIDE)
+    k, column_valid = filters_of(tile_n, group, group_filters, BLOCK_N, WIDE)
+    h, w = first_tap(p, q, pad_top, pad_left, STRIDE_H, STRIDE_W, PADDING)
+    image_offsets = group_images(
+        n, group, group_channels, x_stride_n, x_stride_c, GROUPS, X_UNIT, X_ALIGNMENT, WIDE
+    )  # fmt: skip
     accumulator = tl.full([BLOCK_M, BLOCK_N], 0.0, ACCUMULATOR)
-    accumulator = accumulate(
-        accumulator,
-        x_pointer, image_offsets, h, w, row_valid, height, width,
-        stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT), stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT),
-        stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT), DILATION_H, DILATION_W,
-        w_pointer, stride_of(w_stride_r, 2, W_UNIT, W_ALIGNMENT), stride_of(w_stride_s, 3, W_UNIT, W_ALIGNMENT),
-        stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT), k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT), column_valid,
-        taps, R, S, group_channels,
+    accumulator = convolve(
+        accumulator, x_pointer, image_offsets, h, w, row_valid, height, width, x_stride_h, x_stride_w, x_stride_c,
+        w_pointer, w_stride_r, w_stride_s, w_stride_c, w_stride_k, k, column_valid, taps, group_channels,
+        R, S, DILATION_H, DILATION_W, X_UNIT, X_ALIGNMENT, W_UNIT, W_ALIGNMENT,
         BLOCK_K, PADDING, PADDING_VALUE, X_PIXELS_MINOR, EVEN_K, EVEN_N, X_PIXELS_MINOR, W_CHANNELS_MINOR, TAPS_INNER,
         PRECISION, WIDE,
     )  # fmt: skip
-
-    p = widen(p, WIDE)
-    q = widen(q, WIDE)
-    residual_rows = n
-    residual_stride_k = stride_of(residual_stride_k, 1, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-    if residual_pointer is not None:
-        residual_rows = (
-            n * stride_of(residual_stride_n, 0, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-            + p * stride_of(residual_stride_p, 2, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-            + q * stride_of(residual_stride_q, 3, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-        )
-    finish(
-        accumulator, y_pointer, bias_pointer, residual_pointer,
-        n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
-        + p * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
-        + q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT),
-        stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT), residual_rows, residual_stride_k,
-        row_valid, tile_n, group * group_filters, group_filters, BLOCK_N, HALVES, Y_PIXELS_MINOR, ACTIVATION, WIDE,
+    finish_pixels(
+        accumulator, y_pointer, bias_pointer, residual_pointer, n, p, q, row_valid, tile_n, group, group_filters,
+        y_stride_n, y_stride_k, y_stride_p, y_stride_q,
+        residual_stride_n, residual_stride_k, residual_stride_p, residual_stride_q,
+        Y_UNIT, Y_ALIGNMENT, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT, BLOCK_N, HALVES, Y_PIXELS_MINOR, ACTIVATION, WIDE,
     )  # fmt: skip
 
 
@@ -181,6 +158,13 @@ class ConvFprop(GemmFamily):
             ),
         )
 
+    def estimate(self, problem: ConvProblem, config: TileConfig) -> Estimate:
+        collapsed_problem = collapsed(problem)
+        shape = self.shape(collapsed_problem, config)
+        masked = shape.k % config.block_k and shape.left_vector == 1  # single elements, each with a mask of its own
+        held = config.block_m * config.block_k // (24 * config.num_warps) if masked else 0
+        return estimate(collapsed_problem, shape, config, held=held)
+
     def rejection(self, problem: ConvProblem, config: TileConfig) -> str:
         exact = problem.dtype == torch.float32 and not problem.allow_tf32
         if exact and problem.w.sizes[1] % config.block_k and config.accumulators() > 16:
@@ -191,51 +175,12 @@ class ConvFprop(GemmFamily):
 
     def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
         problem = collapsed(problem)
-        shape = self.shape(problem, config)
-        x, w, y = (OperandHints.of(operand) for operand in (problem.x, problem.w, problem.y))
-        strides, constants = operand_arguments(x=problem.x, w=problem.w, y=problem.y, residual=problem.residual)
-        filter_tiles = ceil_div(shape.n, config.block_n)
-        scalars = {
-            "pixels": shape.m,
-            "height": problem.x.sizes[2],
-            "width": problem.x.sizes[3],
-            "out_height": problem.y.sizes[2],
-            "out_width": problem.y.sizes[3],
-            "group_channels": shape.k,
-            "group_filters": shape.n,
-            "filter_tiles": filter_tiles,
-            "taps": shape.taps,
-            "pad_top": problem.padding[0],
-            "pad_left": problem.padding[2],
-            **strides,
-        }
-        constants |= {
-            "R": problem.w.sizes[2],
-            "S": problem.w.sizes[3],
-            "STRIDE_H": problem.stride[0],
-            "STRIDE_W": problem.stride[1],
-            "DILATION_H": problem.dilation[0],
-            "DILATION_W": problem.dilation[1],
-            "GROUPS": problem.groups,
-            "ACTIVATION": problem.activation,
-            "Q_ALIGNMENT": alignment(problem.y.sizes[3]),
-            "C_ALIGNMENT": alignment(shape.k),
-            "K_ALIGNMENT": alignment(shape.n),
-            "X_PIXELS_MINOR": not x.channels_minor_to(2, 3),
-            "W_CHANNELS_MINOR": w.channels_minor_to(0),
-            "Y_PIXELS_MINOR": not y.channels_minor_to(2, 3),
-            **padding_constants(problem),
-            "EVEN_K": shape.k % config.block_k == 0,
-            "EVEN_N": shape.n % config.block_n == 0,
-            "TAPS_INNER": shape.taps > ceil_div(shape.k, config.block_k),
-            "PRECISION": instruction_precision(problem),
-            "ACCUMULATOR": accumulator_of(problem.dtype),
-            "WIDE": is_wide(problem, shape.m),
-            "HALVES": config.finishes_by_halves(),
-            **config.blocks(),
-        }
-        programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
-        return [Launch(conv_fprop_kernel, programs, scalars, constants, **config.launch_options(problem))]
+        pixels = self.shape(problem, config).m
+        scalars, constants = tile_loop_arguments(problem, config)
+        more_scalars, more_constants = output_arguments(problem, config, is_wide(problem, pixels))
+        programs = ceil_div(pixels, config.block_m) * problem.groups * scalars["filter_tiles"]
+        options = config.launch_options(problem)
+        return [Launch(conv_fprop_kernel, programs, scalars | more_scalars, constants | more_constants, **options)]
 
 
 FAMILIES = (ConvFprop(),)

@@ -15,14 +15,19 @@ from fastconv.backends.triton.gemm import (
     GemmFamily,
     GemmShape,
     TileConfig,
-    accumulator_of,
-    instruction_precision,
     vector_along,
 )
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
-from fastconv.backends.triton.implicit_gemm import finish, load_tile, shifted_tile
+from fastconv.backends.triton.hints import is_wide
+from fastconv.backends.triton.implicit_gemm import load_tile, shifted_tile
 from fastconv.backends.triton.numerics import aligned, multiply_accumulate, stride_of, widen
-from fastconv.backends.triton.padding import padding_constants
+from fastconv.backends.triton.output_pixels import (
+    filters_of,
+    finish_pixels,
+    output_arguments,
+    pixel_of,
+    tile_of,
+    window_arguments,
+)
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.problem import ConvProblem
 
@@ -50,10 +55,7 @@ def conv_fprop_rows_kernel(
     PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr, HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    tile_n = program % filter_tiles
-    group = (program // filter_tiles) % GROUPS
-    tile_m = program // (filter_tiles * GROUPS)
+    tile_n, group, tile_m = tile_of(tl.program_id(0), filter_tiles, GROUPS)
     group_channels = aligned(group_channels, C_ALIGNMENT)
     group_filters = aligned(group_filters, K_ALIGNMENT)
     out_width = aligned(out_width, Q_ALIGNMENT)
@@ -61,12 +63,8 @@ def conv_fprop_rows_kernel(
 
     row = widen(tile_m, WIDE) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_valid = row < pixels
-    q = row % out_width
-    p = (row // out_width) % out_height
-    n = widen(row // out_width // out_height, WIDE)
-    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    column_valid = column < group_filters
-    k = widen(group * group_filters + column, WIDE)
+    n, p, q = pixel_of(row, out_height, out_width, WIDE)
+    k, column_valid = filters_of(tile_n, group, group_filters, BLOCK_N, WIDE)
 
     depth = tl.arange(0, BLOCK_K)
     depth_valid = depth < S * group_channels
@@ -104,23 +102,11 @@ def conv_fprop_rows_kernel(
         )  # fmt: skip
         accumulator = multiply_accumulate(left, right, accumulator, PRECISION, BLOCK_K)
 
-    p = widen(p, WIDE)
-    q = widen(q, WIDE)
-    residual_rows = n
-    residual_stride_k = stride_of(residual_stride_k, 1, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-    if residual_pointer is not None:
-        residual_rows = (
-            n * stride_of(residual_stride_n, 0, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-            + p * stride_of(residual_stride_p, 2, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-            + q * stride_of(residual_stride_q, 3, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-        )
-    finish(
-        accumulator, y_pointer, bias_pointer, residual_pointer,
-        n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
-        + p * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
-        + q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT),
-        stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT), residual_rows, residual_stride_k,
-        row_valid, tile_n, group * group_filters, group_filters, BLOCK_N, HALVES, Y_PIXELS_MINOR, ACTIVATION, WIDE,
+    finish_pixels(
+        accumulator, y_pointer, bias_pointer, residual_pointer, n, p, q, row_valid, tile_n, group, group_filters,
+        y_stride_n, y_stride_k, y_stride_p, y_stride_q,
+        residual_stride_n, residual_stride_k, residual_stride_p, residual_stride_q,
+        Y_UNIT, Y_ALIGNMENT, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT, BLOCK_N, HALVES, Y_PIXELS_MINOR, ACTIVATION, WIDE,
     )  # fmt: skip
 
 
@@ -183,49 +169,15 @@ class ConvFpropRows(GemmFamily):
 
     def launches(self, problem: ConvProblem, config: TileConfig) -> list[Launch]:
         shape = self.shape(problem, config)
-        x, w, y = (OperandHints.of(operand) for operand in (problem.x, problem.w, problem.y))
-        strides, constants = operand_arguments(x=problem.x, w=problem.w, y=problem.y, residual=problem.residual)
-        filter_tiles = ceil_div(shape.n, config.block_n)
-        scalars = {
-            "pixels": shape.m,
-            "height": problem.x.sizes[2],
-            "width": problem.x.sizes[3],
-            "out_height": problem.y.sizes[2],
-            "out_width": problem.y.sizes[3],
-            "group_channels": problem.w.sizes[1],
-            "group_filters": shape.n,
-            "filter_tiles": filter_tiles,
-            "taps_h": shape.taps,
-            "pad_top": problem.padding[0],
-            "pad_left": problem.padding[2],
-            **strides,
-        }
-        constants |= {
-            "S": problem.w.sizes[3],
-            "STRIDE_H": problem.stride[0],
-            "STRIDE_W": problem.stride[1],
-            "DILATION_H": problem.dilation[0],
-            "DILATION_W": problem.dilation[1],
-            "GROUPS": problem.groups,
-            "ACTIVATION": problem.activation,
-            "Q_ALIGNMENT": alignment(problem.y.sizes[3]),
-            "C_ALIGNMENT": alignment(problem.w.sizes[1]),
-            "K_ALIGNMENT": alignment(shape.n),
-            "X_PIXELS_MINOR": not x.channels_minor_to(2, 3),
-            "W_CHANNELS_MINOR": w.channels_minor_to(0),
-            "Y_PIXELS_MINOR": not y.channels_minor_to(2, 3),
-            "EVEN_N": shape.n % config.block_n == 0,
-            **padding_constants(problem),
-            "PRECISION": instruction_precision(problem),
-            "ACCUMULATOR": accumulator_of(problem.dtype),
-            "WIDE": is_wide(problem, shape.m),
-            "HALVES": config.finishes_by_halves(),
-            **config.blocks(),
-        }
-        programs = ceil_div(shape.m, config.block_m) * problem.groups * filter_tiles
+        scalars, constants = window_arguments(problem, config)
+        more_scalars, more_constants = output_arguments(problem, config, is_wide(problem, shape.m))
+        scalars |= {"taps_h": shape.taps, **more_scalars}
+        constants |= more_constants
+        programs = ceil_div(shape.m, config.block_m) * problem.groups * scalars["filter_tiles"]
         options = config.launch_options(problem)
-        if problem.dtype == torch.float32 and not problem.allow_tf32:
-            # Products without tensor cores keep a slice of both operands in registers, beside masks of single elements.
+        exact = problem.dtype == torch.float32 and not problem.allow_tf32
+        if exact or self.estimate(problem, config).registers > options["max_registers"]:
+            # Single elements with masks of their own; products without tensor cores keep a slice of both operands, too.
             options["max_registers"] = 255
         return [Launch(conv_fprop_rows_kernel, programs, scalars, constants, **options)]
 

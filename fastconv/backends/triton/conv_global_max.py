@@ -12,12 +12,19 @@ import triton.language as tl
 
 from fastconv.backends.triton import winners
 from fastconv.backends.triton.conv_fprop import ConvFprop
-from fastconv.backends.triton.conv_max_pool import TILES, conv_arguments, launch_options
+from fastconv.backends.triton.conv_max_pool import TILES, launch_options
 from fastconv.backends.triton.family import Estimate, Workspaces, ceil_div
 from fastconv.backends.triton.gemm import GemmShape, TileConfig, estimate, tile_rejection, tiles_for
 from fastconv.backends.triton.hints import is_wide
-from fastconv.backends.triton.implicit_gemm import accumulate
-from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, stride_of, widen
+from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, widen
+from fastconv.backends.triton.output_pixels import (
+    bias_of,
+    convolve,
+    filters_of,
+    first_tap,
+    group_images,
+    tile_loop_arguments,
+)
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.target import LAUNCH_SECONDS
 from fastconv.backends.triton.winners import keep_winner, winner_over
@@ -55,15 +62,11 @@ def conv_global_max_kernel(
     group_channels = aligned(group_channels, C_ALIGNMENT)
     group_filters = aligned(group_filters, K_ALIGNMENT)
 
-    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    column_valid = column < group_filters
-    k = widen(group * group_filters + column, WIDE)
-    bias = tl.full([BLOCK_N], 0.0, ACCUMULATOR)
-    if bias_pointer is not None:
-        bias = raised(tl.load(bias_pointer + k, mask=column_valid, other=0.0), ACCUMULATOR)
-    image_offset = widen(image, WIDE) * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-    if GROUPS > 1:
-        image_offset += widen(group * group_channels, WIDE) * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
+    k, column_valid = filters_of(tile_n, group, group_filters, BLOCK_N, WIDE)
+    bias = bias_of(bias_pointer, k, column_valid, BLOCK_N, ACCUMULATOR)
+    image_offset = group_images(
+        widen(image, WIDE), group, group_channels, x_stride_n, x_stride_c, GROUPS, X_UNIT, X_ALIGNMENT, WIDE
+    )  # fmt: skip
 
     pixels = out_height * out_width
     first_tile = part * tiles_per_part
@@ -76,20 +79,13 @@ def conv_global_max_kernel(
         row_valid = row < pixels
         pixel = tl.minimum(row, pixels - 1)
         p = pixel // out_width
-        h = p * STRIDE_H
-        w = (pixel - p * out_width) * STRIDE_W
-        if PADDING != "none":
-            h -= pad_top
-            w -= pad_left
+        h, w = first_tap(p, pixel - p * out_width, pad_top, pad_left, STRIDE_H, STRIDE_W, PADDING)
         value = tl.full([BLOCK_M, BLOCK_N], 0.0, ACCUMULATOR)
-        value = accumulate(
-            value,
-            x_pointer, widen(pixel * 0, WIDE) + image_offset, h, w, row_valid, height, width,
-            stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT), stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT),
-            stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT), DILATION_H, DILATION_W,
-            w_pointer, stride_of(w_stride_r, 2, W_UNIT, W_ALIGNMENT), stride_of(w_stride_s, 3, W_UNIT, W_ALIGNMENT),
-            stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT), k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT),
-            column_valid, taps, R, S, group_channels,
+        value = convolve(
+            value, x_pointer, widen(pixel * 0, WIDE) + image_offset, h, w, row_valid, height, width,
+            x_stride_h, x_stride_w, x_stride_c,
+            w_pointer, w_stride_r, w_stride_s, w_stride_c, w_stride_k, k, column_valid, taps, group_channels,
+            R, S, DILATION_H, DILATION_W, X_UNIT, X_ALIGNMENT, W_UNIT, W_ALIGNMENT,
             BLOCK_K, PADDING, PADDING_VALUE, False, EVEN_K, EVEN_N, X_PIXELS_MINOR, W_CHANNELS_MINOR, TAPS_INNER,
             PRECISION, WIDE,
         )  # fmt: skip
@@ -145,18 +141,16 @@ class ConvGlobalMax:
         conv = problem.conv
         batch, filters, out_height, out_width = conv.y.sizes
         parts, tiles_per_part = self._parts(problem, config)
-        filter_tiles = ceil_div(filters // conv.groups, config.block_n)
-        scalars, constants = conv_arguments(problem, config)
+        scalars, constants = tile_loop_arguments(conv, config)
         scalars |= {
             "batch": batch,
             "tiles_per_part": tiles_per_part,
             "out_height": out_height,
             "out_width": out_width,
-            "filter_tiles": filter_tiles,
         }
         wide = is_wide(conv, parts * batch * filters)
         constants |= {"WIDE": wide}
-        programs = parts * batch * conv.groups * filter_tiles
+        programs = parts * batch * conv.groups * scalars["filter_tiles"]
         return [
             Launch(conv_global_max_kernel, programs, scalars, constants, **launch_options(config, conv)),
             winners.combine(conv.dtype, parts, batch * filters, wide, "indices"),

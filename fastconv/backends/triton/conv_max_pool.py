@@ -17,16 +17,24 @@ from fastconv.backends.triton.family import Estimate, Workspaces, ceil_div
 from fastconv.backends.triton.gemm import (
     GemmShape,
     TileConfig,
-    accumulator_of,
     estimate,
-    instruction_precision,
     tile_rejection,
     tiles_for,
 )
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
-from fastconv.backends.triton.implicit_gemm import accumulate, store_tile
+from fastconv.backends.triton.implicit_gemm import store_tile
 from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, stride_of, widen
-from fastconv.backends.triton.padding import padding_constants
+from fastconv.backends.triton.output_pixels import (
+    bias_of,
+    convolve,
+    filters_of,
+    first_tap,
+    group_images,
+    pixel_of,
+    pixel_offsets,
+    tile_loop_arguments,
+    tile_of,
+)
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.winners import first_inside, keep_winner
 from fastconv.problem import ConvMaxPoolProblem, ConvProblem
@@ -56,10 +64,7 @@ def conv_max_pool_kernel(
     TAPS_INNER: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    tile_n = program % filter_tiles
-    group = (program // filter_tiles) % GROUPS
-    tile_m = program // (filter_tiles * GROUPS)
+    tile_n, group, tile_m = tile_of(tl.program_id(0), filter_tiles, GROUPS)
     group_channels = aligned(group_channels, C_ALIGNMENT)
     group_filters = aligned(group_filters, K_ALIGNMENT)
     out_width = aligned(out_width, Q_ALIGNMENT)
@@ -69,21 +74,15 @@ def conv_max_pool_kernel(
     row = widen(tile_m, WIDE) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_valid = row < pixels
     row = tl.minimum(row, pixels - 1)
-    pool_q = row % out_width
-    pool_p = (row // out_width) % out_height
-    n = widen(row // out_width // out_height, WIDE)
+    n, pool_p, pool_q = pixel_of(row, out_height, out_width, WIDE)
     first_p = (pool_p * pool_stride_h - pool_pad_h).to(tl.int32)
     first_q = (pool_q * pool_stride_w - pool_pad_w).to(tl.int32)
 
-    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    column_valid = column < group_filters
-    k = widen(group * group_filters + column, WIDE)
-    bias = tl.full([BLOCK_N], 0.0, ACCUMULATOR)
-    if bias_pointer is not None:
-        bias = raised(tl.load(bias_pointer + k, mask=column_valid, other=0.0), ACCUMULATOR)
-    image_offsets = n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-    if GROUPS > 1:
-        image_offsets += widen(group * group_channels, WIDE) * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
+    k, column_valid = filters_of(tile_n, group, group_filters, BLOCK_N, WIDE)
+    bias = bias_of(bias_pointer, k, column_valid, BLOCK_N, ACCUMULATOR)
+    image_offsets = group_images(
+        n, group, group_channels, x_stride_n, x_stride_c, GROUPS, X_UNIT, X_ALIGNMENT, WIDE
+    )  # fmt: skip
 
     best = tl.full([BLOCK_M, BLOCK_N], -float("inf"), ACCUMULATOR)
     place = tl.full([BLOCK_M, BLOCK_N], 0, tl.int32)
@@ -93,20 +92,15 @@ def conv_max_pool_kernel(
             p = first_p + i
             q = first_q + j
             inside = (p >= 0) & (p < conv_height) & (q >= 0) & (q < conv_width)
-            h = tl.minimum(tl.maximum(p, 0), conv_height - 1) * STRIDE_H
-            w = tl.minimum(tl.maximum(q, 0), conv_width - 1) * STRIDE_W
-            if PADDING != "none":
-                h -= pad_top
-                w -= pad_left
+            h, w = first_tap(
+                tl.minimum(tl.maximum(p, 0), conv_height - 1), tl.minimum(tl.maximum(q, 0), conv_width - 1),
+                pad_top, pad_left, STRIDE_H, STRIDE_W, PADDING,
+            )  # fmt: skip
             value = tl.full([BLOCK_M, BLOCK_N], 0.0, ACCUMULATOR)
-            value = accumulate(
-                value,
-                x_pointer, image_offsets, h, w, row_valid, height, width,
-                stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT), stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT),
-                stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT), DILATION_H, DILATION_W,
-                w_pointer, stride_of(w_stride_r, 2, W_UNIT, W_ALIGNMENT), stride_of(w_stride_s, 3, W_UNIT, W_ALIGNMENT),
-                stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT), k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT),
-                column_valid, taps, R, S, group_channels,
+            value = convolve(
+                value, x_pointer, image_offsets, h, w, row_valid, height, width, x_stride_h, x_stride_w, x_stride_c,
+                w_pointer, w_stride_r, w_stride_s, w_stride_c, w_stride_k, k, column_valid, taps, group_channels,
+                R, S, DILATION_H, DILATION_W, X_UNIT, X_ALIGNMENT, W_UNIT, W_ALIGNMENT,
                 BLOCK_K, PADDING, PADDING_VALUE, False, EVEN_K, EVEN_N, X_PIXELS_MINOR, W_CHANNELS_MINOR, TAPS_INNER,
                 PRECISION, WIDE,
             )  # fmt: skip
@@ -115,15 +109,9 @@ def conv_max_pool_kernel(
 
     pool_p = widen(pool_p, WIDE)
     pool_q = widen(pool_q, WIDE)
-    y_rows = (
-        n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
-        + pool_p * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
-        + pool_q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT)
-    )
-    place_rows = (
-        n * stride_of(offsets_stride_n, 0, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + pool_p * stride_of(offsets_stride_p, 2, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + pool_q * stride_of(offsets_stride_q, 3, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
+    y_rows = pixel_offsets(n, pool_p, pool_q, y_stride_n, y_stride_p, y_stride_q, Y_UNIT, Y_ALIGNMENT)
+    place_rows = pixel_offsets(
+        n, pool_p, pool_q, offsets_stride_n, offsets_stride_p, offsets_stride_q, OFFSETS_UNIT, OFFSETS_ALIGNMENT
     )
     store_tile(
         y_pointer, narrow(best, y_pointer.dtype.element_ty), y_rows, k * stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT),
@@ -193,18 +181,15 @@ class ConvMaxPool:
 
     def launches(self, problem: ConvMaxPoolProblem, config: TileConfig) -> list[Launch]:
         conv, pool = problem.conv, problem.pool
-        filters = conv.w.sizes[0] // conv.groups
         pixels = pool.y.sizes[0] * pool.y.sizes[2] * pool.y.sizes[3]
-        scalars, constants = conv_arguments(problem, config)
+        scalars, constants = tile_loop_arguments(conv, config)
         strides, hints = operand_arguments(y=pool.y, offsets=pool.offsets)
-        filter_tiles = ceil_div(filters, config.block_n)
         scalars |= {
             "pixels": pixels,
             "conv_height": conv.y.sizes[2],
             "conv_width": conv.y.sizes[3],
             "out_height": pool.y.sizes[2],
             "out_width": pool.y.sizes[3],
-            "filter_tiles": filter_tiles,
             # Run-time values, lest the assembler unroll the loops over the window around the product's.
             "pool_rows": pool.kernel[0],
             "pool_columns": pool.kernel[1],
@@ -220,47 +205,8 @@ class ConvMaxPool:
             "Y_PIXELS_MINOR": not OperandHints.of(pool.y).channels_minor_to(2, 3),
             "WIDE": is_wide(conv, pixels),
         }
-        programs = ceil_div(pixels, config.block_m) * conv.groups * filter_tiles
+        programs = ceil_div(pixels, config.block_m) * conv.groups * scalars["filter_tiles"]
         return [Launch(conv_max_pool_kernel, programs, scalars, constants, **launch_options(config, conv))]
-
-
-def conv_arguments(problem, config: TileConfig) -> tuple[dict, dict]:
-    """Scalars and constants of the convolution in kernels that fuse something to it: of its input, filters and geometry."""
-    conv = problem.conv
-    filters, group_channels, rows, columns = conv.w.sizes
-    strides, constants = operand_arguments(x=conv.x, w=conv.w)
-    scalars = {
-        "height": conv.x.sizes[2],
-        "width": conv.x.sizes[3],
-        "group_channels": group_channels,
-        "group_filters": filters // conv.groups,
-        "taps": rows * columns,
-        "pad_top": conv.padding[0],
-        "pad_left": conv.padding[2],
-        **strides,
-    }
-    constants |= {
-        "R": rows,
-        "S": columns,
-        "STRIDE_H": conv.stride[0],
-        "STRIDE_W": conv.stride[1],
-        "DILATION_H": conv.dilation[0],
-        "DILATION_W": conv.dilation[1],
-        "GROUPS": conv.groups,
-        "ACTIVATION": conv.activation,
-        "C_ALIGNMENT": alignment(group_channels),
-        "K_ALIGNMENT": alignment(filters // conv.groups),
-        "X_PIXELS_MINOR": not OperandHints.of(conv.x).channels_minor_to(2, 3),
-        "W_CHANNELS_MINOR": OperandHints.of(conv.w).channels_minor_to(0),
-        **padding_constants(conv),
-        "EVEN_K": group_channels % config.block_k == 0,
-        "EVEN_N": filters // conv.groups % config.block_n == 0,
-        "TAPS_INNER": rows * columns > ceil_div(group_channels, config.block_k),
-        "PRECISION": instruction_precision(conv),
-        "ACCUMULATOR": accumulator_of(conv.dtype),
-        **config.blocks(),
-    }
-    return scalars, constants
 
 
 def launch_options(config: TileConfig, conv: ConvProblem) -> dict[str, int]:

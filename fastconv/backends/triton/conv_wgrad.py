@@ -26,7 +26,16 @@ from fastconv.backends.triton.gemm import (
 )
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
 from fastconv.backends.triton.implicit_gemm import load_tile, shifted_tile
-from fastconv.backends.triton.numerics import aligned, divide, multiply_accumulate, narrow, stride_of, turned, widen
+from fastconv.backends.triton.numerics import (
+    aligned,
+    divide,
+    multiply_accumulate,
+    narrow,
+    offsets_at,
+    stride_of,
+    turned,
+    widen,
+)
 from fastconv.backends.triton.padding import comes_from_the_image, padded_index, padding_constants, with_constant
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.problem import ConvProblem, Operand
@@ -180,12 +189,7 @@ def add_splits_kernel(
     channel = column - tap * group_channels
     r = tap // S
     s = tap - r * S
-    offsets = (
-        k * stride_of(w_stride_k, 0, W_UNIT, W_ALIGNMENT)
-        + channel * stride_of(w_stride_c, 1, W_UNIT, W_ALIGNMENT)
-        + r * stride_of(w_stride_r, 2, W_UNIT, W_ALIGNMENT)
-        + s * stride_of(w_stride_s, 3, W_UNIT, W_ALIGNMENT)
-    )
+    offsets = offsets_at(k, channel, r, s, w_stride_k, w_stride_c, w_stride_r, w_stride_s, W_UNIT, W_ALIGNMENT)
     tl.store(w_pointer + offsets, narrow(total, w_pointer.dtype.element_ty), mask=valid)
 
 

@@ -17,7 +17,7 @@ from fastconv.backends.triton import conv_dgrad, grouped
 from fastconv.backends.triton.family import Estimate, Family, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of, sum_dtype
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
-from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, stride_of, widen
+from fastconv.backends.triton.numerics import activate, aligned, narrow, offsets_at, raised, stride_of, widen
 from fastconv.backends.triton.padding import FOLDED
 from fastconv.backends.triton.runtime import Launch, device_function, kernel
 from fastconv.backends.triton.spatial import SpatialConfig, spatial_configs, spatial_tile
@@ -76,12 +76,10 @@ def fold_kernel(
             total += tl.load(padded_pointer + offsets, mask=valid & row_exists & column_exists, other=0.0)
     if bias_pointer is not None:
         total += raised(tl.load(bias_pointer + c, mask=channel_valid, other=0.0), ACCUMULATOR)
-    offsets = (
-        n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-        + c * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
-        + widen(h, WIDE) * stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
-        + widen(w, WIDE) * stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT)
-    )
+    offsets = offsets_at(
+        n, c, widen(h, WIDE), widen(w, WIDE),
+        x_stride_n, x_stride_c, x_stride_h, x_stride_w, X_UNIT, X_ALIGNMENT,
+    )  # fmt: skip
     tl.store(x_pointer + offsets, narrow(activate(total, ACTIVATION), x_pointer.dtype.element_ty), mask=valid)
 
 

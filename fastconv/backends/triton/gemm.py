@@ -47,6 +47,8 @@ class TileConfig:
             registers = 168 if self.accumulators() <= 32 and shallow and self.num_warps <= 4 and not wide else 255
         if precision_of(problem) == "ieee" and problem.dtype == torch.float32 and problem.w.sizes[1] % self.block_k:
             registers = 255  # single elements with masks of their own, and products without tensor cores
+        if problem.padding_mode == "constant":
+            registers = 255  # every element is chosen by a second mask
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "max_registers": registers}
 
     def finishes_by_halves(self) -> bool:

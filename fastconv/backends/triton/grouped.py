@@ -15,7 +15,7 @@ import triton.language as tl
 from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, tap_step
-from fastconv.backends.triton.numerics import activate, aligned, narrow, raised, stride_of, widen
+from fastconv.backends.triton.numerics import activate, aligned, narrow, offsets_at, raised, stride_of, widen
 from fastconv.backends.triton.padding import (
     along_the_image,
     padded_index,
@@ -121,19 +121,12 @@ def grouped_fprop_kernel(
     if bias_pointer is not None:
         accumulator += raised(tl.load(bias_pointer + k, mask=filter_valid, other=0.0), ACCUMULATOR)
     if residual_pointer is not None:
-        residual_offsets = (
-            n * stride_of(residual_stride_n, 0, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-            + k * stride_of(residual_stride_k, 1, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-            + p * stride_of(residual_stride_p, 2, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-            + q * stride_of(residual_stride_q, 3, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT)
-        )
+        residual_offsets = offsets_at(
+            n, k, p, q,
+            residual_stride_n, residual_stride_k, residual_stride_p, residual_stride_q, RESIDUAL_UNIT, RESIDUAL_ALIGNMENT,
+        )  # fmt: skip
         accumulator += raised(tl.load(residual_pointer + residual_offsets, mask=valid, other=0.0), ACCUMULATOR)
-    offsets = (
-        n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
-        + k * stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT)
-        + p * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
-        + q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT)
-    )
+    offsets = offsets_at(n, k, p, q, y_stride_n, y_stride_k, y_stride_p, y_stride_q, Y_UNIT, Y_ALIGNMENT)
     tl.store(y_pointer + offsets, narrow(activate(accumulator, ACTIVATION), y_pointer.dtype.element_ty), mask=valid)
 
 
@@ -199,12 +192,10 @@ def grouped_dgrad_kernel(
     c = widen(c, WIDE)
     if bias_pointer is not None:
         accumulator += raised(tl.load(bias_pointer + c, mask=channel_valid, other=0.0), ACCUMULATOR)
-    offsets = (
-        n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-        + c * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
-        + widen(h, WIDE) * stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
-        + widen(w, WIDE) * stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT)
-    )
+    offsets = offsets_at(
+        n, c, widen(h, WIDE), widen(w, WIDE),
+        x_stride_n, x_stride_c, x_stride_h, x_stride_w, X_UNIT, X_ALIGNMENT,
+    )  # fmt: skip
     tl.store(x_pointer + offsets, narrow(activate(accumulator, ACTIVATION), x_pointer.dtype.element_ty), mask=valid)
 
 

@@ -11,7 +11,7 @@ import triton.language as tl
 from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
 from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
-from fastconv.backends.triton.numerics import aligned, narrow, raised, stride_of, widen
+from fastconv.backends.triton.numerics import aligned, narrow, offsets_at, raised, stride_of, widen
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.spatial import (
     MOST_UNROLLED,
@@ -73,18 +73,11 @@ def max_pool_forward_kernel(
             best, place = keep_winner(best, place, value, r * S + s, inside)
     p = widen(p, WIDE)
     q = widen(q, WIDE)
-    y_offsets = (
-        n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
-        + c * stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT)
-        + p * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
-        + q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT)
-    )
-    place_offsets = (
-        n * stride_of(offsets_stride_n, 0, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + c * stride_of(offsets_stride_k, 1, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + p * stride_of(offsets_stride_p, 2, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + q * stride_of(offsets_stride_q, 3, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-    )
+    y_offsets = offsets_at(n, c, p, q, y_stride_n, y_stride_k, y_stride_p, y_stride_q, Y_UNIT, Y_ALIGNMENT)
+    place_offsets = offsets_at(
+        n, c, p, q,
+        offsets_stride_n, offsets_stride_k, offsets_stride_p, offsets_stride_q, OFFSETS_UNIT, OFFSETS_ALIGNMENT,
+    )  # fmt: skip
     tl.store(y_pointer + y_offsets, narrow(best, y_pointer.dtype.element_ty), mask=valid)
     tl.store(offsets_pointer + place_offsets, place.to(offsets_pointer.dtype.element_ty), mask=valid)
 
@@ -142,12 +135,10 @@ def max_pool_backward_kernel(
             y_pointers = y_pointer + (y_row + q * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT))
             dy = raised(tl.load(y_pointers, mask=inside, other=0.0), ACCUMULATOR)
             accumulator += tl.where(inside & (place == r * S + s), dy, 0.0)
-    offsets = (
-        n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-        + c * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
-        + widen(h, WIDE) * stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
-        + widen(w, WIDE) * stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT)
-    )
+    offsets = offsets_at(
+        n, c, widen(h, WIDE), widen(w, WIDE),
+        x_stride_n, x_stride_c, x_stride_h, x_stride_w, X_UNIT, X_ALIGNMENT,
+    )  # fmt: skip
     tl.store(x_pointer + offsets, narrow(accumulator, x_pointer.dtype.element_ty), mask=valid)
 
 
@@ -175,18 +166,14 @@ def max_pool_lookup_kernel(
     valid = (c < channels) & (p < out_height) & (q < out_width)
     n = widen(n, WIDE)
     c = widen(c, WIDE)
-    place_offsets = (
-        n * stride_of(offsets_stride_n, 0, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + c * stride_of(offsets_stride_k, 1, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + widen(p, WIDE) * stride_of(offsets_stride_p, 2, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-        + widen(q, WIDE) * stride_of(offsets_stride_q, 3, OFFSETS_UNIT, OFFSETS_ALIGNMENT)
-    )
-    y_offsets = (
-        n * stride_of(y_stride_n, 0, Y_UNIT, Y_ALIGNMENT)
-        + c * stride_of(y_stride_k, 1, Y_UNIT, Y_ALIGNMENT)
-        + widen(p, WIDE) * stride_of(y_stride_p, 2, Y_UNIT, Y_ALIGNMENT)
-        + widen(q, WIDE) * stride_of(y_stride_q, 3, Y_UNIT, Y_ALIGNMENT)
-    )
+    place_offsets = offsets_at(
+        n, c, widen(p, WIDE), widen(q, WIDE),
+        offsets_stride_n, offsets_stride_k, offsets_stride_p, offsets_stride_q, OFFSETS_UNIT, OFFSETS_ALIGNMENT,
+    )  # fmt: skip
+    y_offsets = offsets_at(
+        n, c, widen(p, WIDE), widen(q, WIDE),
+        y_stride_n, y_stride_k, y_stride_p, y_stride_q, Y_UNIT, Y_ALIGNMENT,
+    )  # fmt: skip
     place = tl.load(offsets_pointer + place_offsets, mask=valid, other=0).to(tl.int32)
     r = place // S
     h = p * STRIDE_H - PAD_H + r * DILATION_H
@@ -197,12 +184,7 @@ def max_pool_lookup_kernel(
         inside = valid & (h >= 0) & (h < height) & (w >= 0) & (w < width)
         h = widen(tl.minimum(tl.maximum(h, 0), height - 1), WIDE)
         w = widen(tl.minimum(tl.maximum(w, 0), width - 1), WIDE)
-        x_offsets = (
-            n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-            + c * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
-            + h * stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
-            + w * stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT)
-        )
+        x_offsets = offsets_at(n, c, h, w, x_stride_n, x_stride_c, x_stride_h, x_stride_w, X_UNIT, X_ALIGNMENT)
         value = tl.load(x_pointer + x_offsets, mask=inside, other=0.0)
         tl.store(y_pointer + y_offsets, value, mask=valid)
 
@@ -269,7 +251,8 @@ class MaxPoolForward(_MaxPool):
             "UNROLL": problem.kernel[1] if problem.kernel[1] <= MOST_UNROLLED else 1,
             "ACCUMULATOR": accumulator_of(problem.dtype),
         }
-        return [Launch(max_pool_forward_kernel, config.programs(problem.y), scalars, constants, config.num_warps)]
+        options = config.launch_options(problem.dtype.itemsize)
+        return [Launch(max_pool_forward_kernel, config.programs(problem.y), scalars, constants, **options)]
 
 
 class MaxPoolBackward(_MaxPool):
@@ -302,7 +285,8 @@ class MaxPoolBackward(_MaxPool):
             "UNROLL": horizontal if horizontal <= MOST_UNROLLED else 1,
             "ACCUMULATOR": accumulator_of(problem.dtype),
         }
-        return [Launch(max_pool_backward_kernel, config.programs(problem.x), scalars, constants, config.num_warps)]
+        options = config.launch_options(problem.dtype.itemsize)
+        return [Launch(max_pool_backward_kernel, config.programs(problem.x), scalars, constants, **options)]
 
 
 class MaxPoolLookup(_MaxPool):
@@ -319,7 +303,8 @@ class MaxPoolLookup(_MaxPool):
         constants |= {"Q_ALIGNMENT": alignment(problem.y.sizes[3])}
         aliases = {"y": "indices"} if problem.pool_pass == "indices" else {}
         programs = config.programs(problem.y)
-        return [Launch(max_pool_lookup_kernel, programs, scalars, constants, config.num_warps, aliases=aliases)]
+        options = config.launch_options(problem.dtype.itemsize)
+        return [Launch(max_pool_lookup_kernel, programs, scalars, constants, **options, aliases=aliases)]
 
 
 FAMILIES = (MaxPoolForward(), MaxPoolBackward(), MaxPoolLookup())

@@ -176,6 +176,19 @@ def stride_of(stride, DIMENSION: tl.constexpr, UNIT: tl.constexpr, ALIGNMENT: tl
 
 
 @device_function
+def offsets_at(
+    n, c, h, w, stride_n, stride_c, stride_h, stride_w, UNIT: tl.constexpr, ALIGNMENT: tl.constexpr
+):  # fmt: skip
+    """Offsets of the elements at four indices, which are wide enough to be multiplied."""
+    return (
+        n * stride_of(stride_n, 0, UNIT, ALIGNMENT)
+        + c * stride_of(stride_c, 1, UNIT, ALIGNMENT)
+        + h * stride_of(stride_h, 2, UNIT, ALIGNMENT)
+        + w * stride_of(stride_w, 3, UNIT, ALIGNMENT)
+    )
+
+
+@device_function
 def divide(value, divisor, magic, shift, PLAIN: tl.constexpr):
     """value // divisor for 0 <= value < 2**31 by multiply-high (Granlund and Montgomery 1994); see `hints.magic_division`.
 

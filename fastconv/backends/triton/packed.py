@@ -26,7 +26,7 @@ from fastconv.backends.triton.hints import (
     operand_arguments,
     rows_end_to_end,
 )
-from fastconv.backends.triton.numerics import aligned, stride_of, widen
+from fastconv.backends.triton.numerics import aligned, offsets_at, widen
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.spatial import spatial_tile
 from fastconv.backends.triton.target import LAUNCH_SECONDS, architecture
@@ -54,12 +54,7 @@ def pack_kernel(
     c = widen(c, WIDE)
     h = widen(h, WIDE)
     w = widen(w, WIDE)
-    offsets = (
-        n * stride_of(x_stride_n, 0, X_UNIT, X_ALIGNMENT)
-        + c * stride_of(x_stride_c, 1, X_UNIT, X_ALIGNMENT)
-        + h * stride_of(x_stride_h, 2, X_UNIT, X_ALIGNMENT)
-        + w * stride_of(x_stride_w, 3, X_UNIT, X_ALIGNMENT)
-    )
+    offsets = offsets_at(n, c, h, w, x_stride_n, x_stride_c, x_stride_h, x_stride_w, X_UNIT, X_ALIGNMENT)
     values = tl.load(x_pointer + offsets, mask=valid, other=0.0)
     tl.store(packed_pointer + (((n * height + h) * width + w) * channels + c), values, mask=valid)
 

@@ -16,6 +16,7 @@ from fastconv.problem import (
     Operand,
     PoolProblem,
     Problem,
+    UnpoolProblem,
 )
 
 #: Per op: the roles of the tensors it is called with, and of those it returns.
@@ -31,6 +32,9 @@ _SIGNATURES = {
     "max_pool2d_backward": (("y", "offsets"), ("x",)),
     "max_pool2d_gather": (("x", "offsets"), ("y",)),
     "max_pool2d_indices": (("offsets",), ("indices",)),
+    "max_unpool2d_forward": (("x", "indices"), ("y",)),
+    "max_unpool2d_add": (("x", "indices"), ("y",)),
+    "max_unpool2d_gather": (("y", "indices"), ("x",)),
 }
 
 
@@ -121,6 +125,9 @@ def operands_of(problem: Problem) -> dict[str, tuple[Operand, torch.dtype] | Non
             "offsets": (problem.offsets, problem.offsets_dtype),
             "indices": (problem.y, torch.int64),
         }
+    if isinstance(problem, UnpoolProblem):
+        values = {role: (getattr(problem, role), problem.dtype) for role in ("x", "y")}
+        return values | {"indices": (problem.indices, torch.int64)}
     if isinstance(problem, ActivationBackwardProblem):
         return {role: (getattr(problem, role), problem.dtype) for role in ("dy", "saved", "dz")}
     return {"x": (problem.x, problem.dtype), "sums": (_vector(problem.x.sizes[1]), problem.dtype)}

@@ -77,6 +77,7 @@ class Launch:
     num_stages: int = 1
     max_registers: int | None = None  # of one thread; without it the assembler spills a little to fit more blocks
     descriptors: bool = False  # the kernel makes tensor descriptors, for which Triton asks for memory at each launch
+    asserts: bool = False  # what the kernel asserts is checked on a GPU; CPU tensors are checked before a launch
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the kernel's role -> the problem's
 
     @property
@@ -88,6 +89,8 @@ class Launch:
     def options(self) -> dict[str, Any]:
         """How Triton is to compile the launch."""
         options: dict[str, Any] = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        if self.asserts:
+            options |= {"debug": True, "sanitize_overflow": False}  # and none about overflow, which debugging adds
         if self.max_registers is not None and torch.version.hip is None:
             options["maxnreg"] = self.max_registers
         return options
