@@ -8,9 +8,15 @@ import torch.nn.functional as F
 from torch.library import opcheck
 
 import fastconv  # noqa: F401 - registers the primitives
+from tests.conftest import BACKENDS
 from tests.support.data import drawer, seeded
 
 ops = torch.ops.fastconv
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
 
 
 def integers(*shape, seed=0, dtype=torch.float32):

@@ -8,11 +8,17 @@ import torch.nn.functional as F
 
 import fastconv
 from fastconv import dispatch
+from tests.conftest import BACKENDS
 from tests.support.check import index_width
 from tests.support.data import drawer, seeded
 
 INFINITY = float("inf")
 NAN = float("nan")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
 
 
 def integers(*shape, seed=0, dtype=torch.float32):
@@ -85,6 +91,30 @@ def test_values_outside_of_the_image_are_zeros_even_beside_infinities(backend, d
     expected = F.conv2d(x.double().cpu(), w.double().cpu(), padding=2, stride=2)
     assert torch.equal(result.isnan().cpu(), expected.isnan())
     assert torch.equal(result.isinf().cpu(), expected.isinf())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_infinities_and_nan_reach_what_they_touch_and_nothing_else(dtype, mode, memory_format, backend, device):
+    """In all three passes: elements that fill up a tile are zeros, and must not meet an infinity. In oneDNN they do."""
+    x = integers(2, 5, 7, 6, dtype=dtype).to(device).contiguous(memory_format=memory_format)
+    w = integers(6, 5, 3, 3, seed=1, dtype=dtype).to(device)
+    dy = integers(2, 6, 4, 6, seed=2, dtype=dtype).to(device)
+    x[1, 2, 2, 2], x[1, 0, 5, 5], x[0, 4, 0, 5] = INFINITY, -INFINITY, NAN
+    dy[0, 0, 3, 0], dy[1, 5, 0, 1] = INFINITY, NAN
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, w)]
+    y = fastconv.conv2d(*leaves, None, (2, 1), 1, padding_mode=mode, backend=backend)
+    exact = [tensor.detach().cpu().double().requires_grad_() for tensor in (x, w)]
+    padded = F.pad(exact[0], (1, 1, 1, 1), "constant" if mode == "zeros" else mode)
+    expected = F.conv2d(padded, exact[1], stride=(2, 1))
+    pairs = [(y, expected)]
+    pairs += zip(
+        torch.autograd.grad(y, leaves, dy), torch.autograd.grad(expected, exact, dy.cpu().double()), strict=True
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours.cpu().double(), theirs, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
