@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
+from typer.testing import CliRunner
 
 import fastconv
 from fastconv import backends, dispatch
 from fastconv.backends import aten, registered
+from fastconv.cli import app
 from fastconv.problem import ConvProblem
 from fastconv.tuning.keys import candidate_key
 
@@ -228,11 +230,11 @@ def test_can_implement_must_give_words():
 
 
 def test_times_of_another_version_of_the_source_have_another_key():
-    problem_candidates = []
+    digests = []
     for function in (im2col, F.conv2d):
         kernel = registered.RegisteredKernel("conv2d_fprop", "k", function, plain, lambda problem: ("",), None, False)
-        problem_candidates.append(kernel.digest)
-    assert len(set(problem_candidates)) == 2
+        digests.append(kernel.digest)
+    assert len(set(digests)) == 2
     register()
     x, w, _ = operands()
     seen = []
@@ -242,10 +244,6 @@ def test_times_of_another_version_of_the_source_have_another_key():
 
 
 def test_the_command_line_imports_modules_that_register(tmp_path, monkeypatch):
-    from typer.testing import CliRunner
-
-    from fastconv.cli import app
-
     (tmp_path / "kernels_of_mine.py").write_text(
         "import torch, fastconv\n"
         "@fastconv.register_kernel('conv2d_fprop', can_implement=lambda problem: '')\n"
@@ -261,3 +259,4 @@ def test_the_command_line_imports_modules_that_register(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["--import", "no_such_module", *command])
     assert result.exit_code == 1
     assert "--import: no_such_module cannot be imported: ModuleNotFoundError" in result.output
+    assert "python -m no_such_module shows where" in result.output

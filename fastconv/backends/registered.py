@@ -102,7 +102,7 @@ class RegisteredPlan:
     def __init__(self, problem: Problem, candidate: Candidate, kernel: RegisteredKernel):
         self.candidate = candidate
         self._run = functools.partial(kernel.run, problem, candidate.config)
-        self._expected = expected_results(problem)
+        self._expected = RESULTS[problem.op](problem)
 
     def __call__(self, *tensors: Tensor | None) -> Any:
         results = self._run(*tensors)
@@ -161,10 +161,6 @@ RESULTS: dict[str, Callable[[Any], Sequence[tuple[Operand, torch.dtype]]]] = {
     "max_unpool2d_add": lambda p: [(p.y, p.dtype)],
     "max_unpool2d_gather": lambda p: [(p.x, p.dtype)],
 }
-
-
-def expected_results(problem: Problem) -> Sequence[tuple[Operand, torch.dtype]]:
-    return RESULTS[problem.op](problem)
 
 
 backend = RegisteredBackend()

@@ -47,7 +47,7 @@ def _options(
     ] = None,
 ) -> None:
     for module in modules or ():
-        import_module(module)
+        import_module(module, "--import", hint=f"python -m {module} shows where")
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ import typer
 
 from fastconv.cli.options import fail
 
+DEBUG_HINT = "--debug shows where"
+
 
 def load_model(target: str, debug: bool = False) -> torch.nn.Module:
     """The model of "package.module:factory", where factory is a module or makes one without arguments.
@@ -39,17 +41,20 @@ def load_model(target: str, debug: bool = False) -> torch.nn.Module:
     return model
 
 
-def import_module(name: str, target: str = "--import", debug: bool = False) -> ModuleType:
+def import_module(name: str, target: str, debug: bool = False, hint: str = DEBUG_HINT) -> ModuleType:
     """The module, from the current folder too. `target` is what the command line said; errors as of :func:`load_model`."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    with named_errors(f"{target}: {name} cannot be imported", debug):
+    with named_errors(f"{target}: {name} cannot be imported", debug, hint):
         return importlib.import_module(name)
 
 
 @contextlib.contextmanager
-def named_errors(what: str, debug: bool) -> Iterator[None]:
-    """Ends the command with one line, `what` and the exception, where the code inside raises anything or exits."""
+def named_errors(what: str, debug: bool, hint: str = DEBUG_HINT) -> Iterator[None]:
+    """Ends the command with one line, `what` and the exception, where the code inside raises anything or exits.
+
+    `hint` says how to see where it was raised.
+    """
     try:
         yield
     except typer.Exit:
@@ -58,7 +63,7 @@ def named_errors(what: str, debug: bool) -> Iterator[None]:
         if debug:
             raise
         said = str(error).strip().splitlines()
-        fail(f"{what}: {type(error).__name__}{f': {said[0]}' if said else ''} (--debug shows where)")
+        fail(f"{what}: {type(error).__name__}{f': {said[0]}' if said else ''} ({hint})")
 
 
 def differentiate(output: Any) -> None:
