@@ -18,6 +18,15 @@ namespace fastconv {
 
 namespace py = pybind11;
 
+// A problem with what all of them end with, checked.
+template <class Problem>
+Problem finished(Problem problem, int index_bits, int capability, int multiprocessors) {
+  problem.index_bits = index_bits;
+  problem.target = {capability, multiprocessors};
+  problem.validate();
+  return problem;
+}
+
 inline void bind_problems(py::module_& module) {
   py::class_<ConvProblem>(module, "ConvProblem", py::module_local())
       .def(py::init([](const std::string& conv_pass, const std::string& dtype, const SizesAndStrides& x,
@@ -43,13 +52,10 @@ inline void bind_problems(py::module_& module) {
              problem.has_residual = residual.has_value();
              if (residual) problem.residual = operand_of(*residual);
              problem.activation = parse("activation", activation, kActivations);
-             problem.index_bits = index_bits;
              problem.allow_tf32 = allow_tf32;
              problem.deterministic = deterministic;
              problem.most_workspace_bytes = most_workspace_bytes;
-             problem.target = {capability, multiprocessors};
-             problem.validate();
-             return problem;
+             return finished(problem, index_bits, capability, multiprocessors);
            }),
            py::kw_only(), py::arg("conv_pass"), py::arg("dtype"), py::arg("x"), py::arg("w"), py::arg("y"),
            py::arg("stride") = std::array<int, 2>{1, 1}, py::arg("padding") = std::array<int, 4>{0, 0, 0, 0},
@@ -77,10 +83,7 @@ inline void bind_problems(py::module_& module) {
              problem.stride = stride;
              problem.padding = padding;
              problem.dilation = dilation;
-             problem.index_bits = index_bits;
-             problem.target = {capability, multiprocessors};
-             problem.validate();
-             return problem;
+             return finished(problem, index_bits, capability, multiprocessors);
            }),
            py::kw_only(), py::arg("pool_pass"), py::arg("dtype"), py::arg("x"), py::arg("y"), py::arg("offsets"),
            py::arg("offsets_dtype") = "uint8", py::arg("kernel"), py::arg("stride"),
@@ -116,10 +119,7 @@ inline void bind_problems(py::module_& module) {
              problem.x = operand_of(x);
              problem.indices = operand_of(indices);
              problem.y = operand_of(y);
-             problem.index_bits = index_bits;
-             problem.target = {capability, multiprocessors};
-             problem.validate();
-             return problem;
+             return finished(problem, index_bits, capability, multiprocessors);
            }),
            py::kw_only(), py::arg("unpool_pass"), py::arg("dtype"), py::arg("x"), py::arg("indices"), py::arg("y"),
            py::arg("index_bits") = 32, py::arg("capability") = 80, py::arg("multiprocessors") = 108)
@@ -131,10 +131,7 @@ inline void bind_problems(py::module_& module) {
              ChannelSumProblem problem;
              problem.dtype = parse_dtype(dtype);
              problem.x = operand_of(x);
-             problem.index_bits = index_bits;
-             problem.target = {capability, multiprocessors};
-             problem.validate();
-             return problem;
+             return finished(problem, index_bits, capability, multiprocessors);
            }),
            py::kw_only(), py::arg("dtype"), py::arg("x"), py::arg("index_bits") = 32, py::arg("capability") = 80,
            py::arg("multiprocessors") = 108)
@@ -150,10 +147,7 @@ inline void bind_problems(py::module_& module) {
              problem.saved = operand_of(saved);
              problem.dz = operand_of(dz);
              problem.activation = parse("activation", activation, kActivations);
-             problem.index_bits = index_bits;
-             problem.target = {capability, multiprocessors};
-             problem.validate();
-             return problem;
+             return finished(problem, index_bits, capability, multiprocessors);
            }),
            py::kw_only(), py::arg("dtype"), py::arg("dy"), py::arg("saved"), py::arg("dz"), py::arg("activation"),
            py::arg("index_bits") = 32, py::arg("capability") = 80, py::arg("multiprocessors") = 108)

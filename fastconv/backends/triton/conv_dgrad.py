@@ -23,7 +23,7 @@ from fastconv.backends.triton.gemm import (
     is_pointwise,
     vector_along,
 )
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, tap_step
+from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, step_constants, tap_step
 from fastconv.backends.triton.implicit_gemm import accumulate, finish
 from fastconv.backends.triton.numerics import aligned, stride_of, widen
 from fastconv.backends.triton.padding import unfolded
@@ -232,10 +232,7 @@ class ConvDgrad(GemmFamily):
         constants |= {
             "R": taps_h,
             "S": taps_w,
-            "STRIDE_H": problem.stride[0],
-            "STRIDE_W": problem.stride[1],
-            "DILATION_H": problem.dilation[0],
-            "DILATION_W": problem.dilation[1],
+            **step_constants(problem),
             "TAP_STEP_H": tap_steps[0],
             "TAP_STEP_W": tap_steps[1],
             "GROUPS": problem.groups,

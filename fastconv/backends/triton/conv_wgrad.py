@@ -24,7 +24,14 @@ from fastconv.backends.triton.gemm import (
     sum_dtype,
     vector_along,
 )
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
+from fastconv.backends.triton.hints import (
+    OperandHints,
+    alignment,
+    is_wide,
+    magic_division,
+    operand_arguments,
+    step_constants,
+)
 from fastconv.backends.triton.implicit_gemm import load_tile, shifted_tile
 from fastconv.backends.triton.numerics import (
     aligned,
@@ -311,10 +318,7 @@ class ConvWgrad(GemmFamily):
         accumulator = accumulator_of(problem.dtype)
         constants |= {
             "S": taps_w,
-            "STRIDE_H": problem.stride[0],
-            "STRIDE_W": problem.stride[1],
-            "DILATION_H": problem.dilation[0],
-            "DILATION_W": problem.dilation[1],
+            **step_constants(problem),
             "GROUPS": problem.groups,
             "Q_ALIGNMENT": alignment(problem.y.sizes[3]),
             "C_ALIGNMENT": alignment(group_channels),

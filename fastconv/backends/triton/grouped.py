@@ -14,7 +14,7 @@ import triton.language as tl
 
 from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, tap_step
+from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, step_constants, tap_step
 from fastconv.backends.triton.numerics import activate, aligned, narrow, offsets_at, raised, stride_of, widen
 from fastconv.backends.triton.padding import (
     along_the_image,
@@ -249,10 +249,7 @@ class _Grouped:
         constants |= {
             "R": problem.w.sizes[2],
             "S": problem.w.sizes[3],
-            "STRIDE_H": problem.stride[0],
-            "STRIDE_W": problem.stride[1],
-            "DILATION_H": problem.dilation[0],
-            "DILATION_W": problem.dilation[1],
+            **step_constants(problem),
             "PAD_TOP": problem.padding[0],
             "PAD_LEFT": problem.padding[2],
             "GROUP_CHANNELS": problem.w.sizes[1],

@@ -15,7 +15,14 @@ from fastconv.backends.triton.conv_wgrad import add_splits
 from fastconv.backends.triton.family import Estimate, Workspaces, ceil_div
 from fastconv.backends.triton.gemm import accumulator_of, sum_dtype
 from fastconv.backends.triton.grouped import MOST_GROUP_CHANNELS
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, magic_division, operand_arguments
+from fastconv.backends.triton.hints import (
+    OperandHints,
+    alignment,
+    is_wide,
+    magic_division,
+    operand_arguments,
+    step_constants,
+)
 from fastconv.backends.triton.numerics import aligned, divide, raised, stride_of, sum_over, widen
 from fastconv.backends.triton.padding import comes_from_the_image, padded_index, padding_constants, with_constant
 from fastconv.backends.triton.runtime import Launch, kernel
@@ -207,10 +214,7 @@ class GroupedWgrad:
         constants |= {
             "R": problem.w.sizes[2],
             "S": problem.w.sizes[3],
-            "STRIDE_H": problem.stride[0],
-            "STRIDE_W": problem.stride[1],
-            "DILATION_H": problem.dilation[0],
-            "DILATION_W": problem.dilation[1],
+            **step_constants(problem),
             "PAD_TOP": problem.padding[0],
             "PAD_LEFT": problem.padding[2],
             "GROUP_CHANNELS": channels,

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from fastconv.problem import ConvProblem, Operand, Problem
+from fastconv.problem import ConvProblem, Operand, PoolProblem, Problem
 
 #: Elements beyond which more divisibility buys nothing: sixteen one-byte elements are one vector.
 _MOST = 16
@@ -63,6 +63,12 @@ def operand_arguments(**operands: Operand | None) -> tuple[dict[str, int], dict[
         constants[f"{name.upper()}_UNIT"] = hints.unit
         constants[f"{name.upper()}_ALIGNMENT"] = hints.alignment
     return scalars, constants
+
+
+def step_constants(problem: ConvProblem | PoolProblem) -> dict[str, int]:
+    """Stride and dilation as kernels name them."""
+    (stride_h, stride_w), (dilation_h, dilation_w) = problem.stride, problem.dilation
+    return {"STRIDE_H": stride_h, "STRIDE_W": stride_w, "DILATION_H": dilation_h, "DILATION_W": dilation_w}
 
 
 def magic_division(name: str, divisor: int) -> dict[str, int]:

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from fastconv.backends.triton.family import Estimate, Workspaces
 from fastconv.backends.triton.gemm import accumulator_of
-from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments
+from fastconv.backends.triton.hints import OperandHints, alignment, is_wide, operand_arguments, step_constants
 from fastconv.backends.triton.numerics import aligned, narrow, offsets_at, raised, stride_of, widen
 from fastconv.backends.triton.runtime import Launch, kernel
 from fastconv.backends.triton.spatial import (
@@ -225,12 +225,9 @@ class _MaxPool:
         }
         constants |= {
             "S": problem.kernel[1],
-            "STRIDE_H": problem.stride[0],
-            "STRIDE_W": problem.stride[1],
+            **step_constants(problem),
             "PAD_H": problem.padding[0],
             "PAD_W": problem.padding[1],
-            "DILATION_H": problem.dilation[0],
-            "DILATION_W": problem.dilation[1],
             "C_ALIGNMENT": alignment(channels),
             "CHANNELS_MINOR": OperandHints.of(self.output(problem)).channels_minor_to(2, 3),
             "WIDE": is_wide(problem),

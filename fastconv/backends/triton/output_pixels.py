@@ -12,7 +12,7 @@ import triton.language as tl
 
 from fastconv.backends.triton.family import ceil_div
 from fastconv.backends.triton.gemm import TileConfig, accumulator_of, instruction_precision
-from fastconv.backends.triton.hints import OperandHints, alignment, operand_arguments
+from fastconv.backends.triton.hints import OperandHints, alignment, operand_arguments, step_constants
 from fastconv.backends.triton.implicit_gemm import accumulate, finish
 from fastconv.backends.triton.numerics import raised, stride_of, widen
 from fastconv.backends.triton.padding import padding_constants
@@ -154,10 +154,7 @@ def window_arguments(conv: ConvProblem, config: TileConfig) -> tuple[dict[str, i
     }
     constants |= {
         "S": columns,
-        "STRIDE_H": conv.stride[0],
-        "STRIDE_W": conv.stride[1],
-        "DILATION_H": conv.dilation[0],
-        "DILATION_W": conv.dilation[1],
+        **step_constants(conv),
         "GROUPS": conv.groups,
         "ACTIVATION": conv.activation,
         "C_ALIGNMENT": alignment(group_channels),
