@@ -38,6 +38,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:  # or PyTorch's threads wait for each other's cores, and longer than they compute
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     config.addinivalue_line("markers", "gpu: needs a CUDA device and fastconv._cuda; deselected without them")
     config.addinivalue_line("markers", "plain_memory: runs without NaN in fresh memory and without deterministic mode")
 
