@@ -1,16 +1,13 @@
-"""What the emulator counts in the memory-bound kernels, as a table. A family adds rows by adding cases to CASES.
+"""The memory-bound kernels as the emulator counts them: which launches, and the checked-in table of what they do to memory.
 
-Writes the checked-in table anew: python -m tests.core.memory_bound_counters [part of a family's name ...]
+A family's rows are one function that returns its cases, marked `@family`. What is counted, what each row must keep to and what
+a case can declare is in counted_case.py. Writes the table anew:
+python -m tests.core.memory_bound_counters [part of a family's name ...]
 (with names, only the rows of those families; the others stay as they are).
-
-What is counted is what threads ask of global memory, by the bytes of their accesses: a halo that a block reads into shared
-memory counts once a block, and what several threads read again through L1 counts as often as it is read. Bytes of the
-workspace count, those of the weights too. Nothing models the second-level cache: on a GPU it serves some of the halos.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import sys
@@ -19,100 +16,32 @@ from pathlib import Path
 
 import torch
 
-from fastconv import emulator
-from fastconv.emulator import Counters
+from fastconv import backends, emulator
+from tests.core import raw
+from tests.core.counted_case import CountedCase, Told, count, read_table, write_table
 from tests.core.family_support import FamilyCase
+from tests.core.fused_support import POOLS, WHOLE, fused_candidates, problem_of
 from tests.core.mma_support import NAMES
+from tests.core.pool_support import Window
 
 TABLE = Path(__file__).with_name("memory_bound_counters.csv")
+FAMILIES: list[Callable[[], list[CountedCase]]] = []
 
-#: Bytes asked for over the bytes that have to move, at most: where blocks share no input, and where they share a halo.
-MOST_BYTES = 1.1
-MOST_BYTES_WITH_HALO = 1.3
-#: Shares of the bytes, at least. Weights, and the ends of what is not aligned, are read element by element: of a 7x7 filter
-#: over 14x14 pixels they are an eighth.
-LEAST_IN_FULL_SECTORS = 0.8
-LEAST_IN_16_BYTES = 0.85
+F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
+NCHW = {"x_last": False, "w_last": False, "y_last": False}
 
 
-@dataclasses.dataclass(frozen=True)
-class CountedCase:
-    """A launch to count. `run` returns the compulsory bytes of what it ran."""
-
-    family: str
-    config: str
-    name: str  # unique with the family, the configuration, the type and the layout
-    dtype: str
-    layout: str
-    run: Callable[[], int]
-    halo: bool = False  # whether blocks share input at their borders
-    # Whether a warp's lanes lie in several rows, or step over them: conflicts are told, not gated.
-    scattered: bool = False
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.family, self.config, self.name, self.dtype, self.layout)
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    family: str
-    config: str
-    case: str
-    dtype: str
-    layout: str
-    bytes_over_compulsory: str  # three decimals
-    full_sectors: str  # bytes asked for over the bytes of the sectors they lie in; three decimals
-    in_16_bytes: str  # share of the bytes that move by 16; three decimals
-    bank_conflicts: int
-    halo: str  # yes or no
-    scattered: str  # yes or no
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.family, self.config, self.case, self.dtype, self.layout)
-
-
-def count(case: CountedCase) -> Row:
-    with emulator.count() as counters:
-        compulsory = case.run()
-    return _row(case, counters, compulsory)
-
-
-def _row(case: CountedCase, counters: Counters, compulsory: int) -> Row:
-    memory = counters.total(space="global")
-    wide = counters.total(space="global", width=16)
-    # A sector that two neighbouring lanes touch counts once; asked twice, the bytes are more than the sector's.
-    full = min(memory.bytes / memory.sector_bytes, 1.0)
-    return Row(
-        *case.key,
-        f"{memory.bytes / compulsory:.3f}",
-        f"{full:.3f}",
-        f"{wide.bytes / memory.bytes:.3f}",
-        counters.total(space="shared").bank_conflicts,
-        "yes" if case.halo else "no",
-        "yes" if case.scattered else "no",
-    )
-
-
-def read_table() -> dict[tuple[str, ...], Row]:
-    with TABLE.open(newline="") as file:
-        rows = [Row(**{**row, "bank_conflicts": int(row["bank_conflicts"])}) for row in csv.DictReader(file)]
-    return {row.key: row for row in rows}
-
-
-def write_table(rows: list[Row]) -> None:
-    with TABLE.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in dataclasses.fields(Row)])
-        writer.writerows(dataclasses.astuple(row) for row in sorted(rows, key=lambda row: row.key))
+def family(cases: Callable[[], list[CountedCase]]) -> Callable[[], list[CountedCase]]:
+    """Marks a function whose cases are rows of the table."""
+    FAMILIES.append(cases)
+    return cases
 
 
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 
-def convolution(config: str, name: str, case: FamilyCase, halo: bool = False, scattered: bool = False) -> CountedCase:
-    """A convolution by kernel and configuration; its layout is that of x."""
+def convolution(config: str, name: str, case: FamilyCase, **declared: object) -> CountedCase:
+    """A convolution by kernel and configuration; its layout is that of x. declared: see CountedCase."""
 
     def run() -> int:
         tensors = case.tensors()
@@ -122,7 +51,7 @@ def convolution(config: str, name: str, case: FamilyCase, halo: bool = False, sc
         return plan.details["compulsory_bytes"]
 
     layout = "channels_last" if case.x_last else "contiguous"
-    return CountedCase(case.kernel, config, name, NAMES[case.dtype], layout, run, halo, scattered)
+    return CountedCase(case.kernel, config, name, NAMES[case.dtype], layout, run, **declared)
 
 
 def depthwise(
@@ -145,6 +74,7 @@ def depthwise(
     )
 
 
+@family
 def depthwise_cases() -> list[CountedCase]:
     found = []
     for conv_pass in ("fprop", "dgrad", "wgrad"):
@@ -158,30 +88,218 @@ def depthwise_cases() -> list[CountedCase]:
                 case = depthwise(conv_pass, dtype, True, images, 64, size, r, stride)
                 found.append(convolution(slab, name, case, halo=size > 14))
                 case = depthwise(conv_pass, dtype, False, 2, 16, size, r, stride)
-                # Two columns a lane, or two strips a warp.
+                told = Told("lanes step over columns" if stride > 1 else "a warp has two strips")
                 scattered = stride > 1 or size == 14
-                found.append(convolution("planes", name, case, halo=size == 56, scattered=scattered))
+                found.append(convolution("planes", name, case, halo=size == 56, told=told if scattered else None))
     for conv_pass in ("fprop", "dgrad"):
         for r, size in ((7, 14), (7, 56), (13, 28)):
             case = depthwise(conv_pass, torch.float16, False, 2, 4, size, r, 1)
             name = f"{r}x{r} stride 1, {size}x{size}"
-            # Lanes of a finished tile are in eight rows of the image.
-            found.append(convolution("band", name, case, halo=size > 14, scattered=True))
+            told = Told("a finished tile lies in eight rows")
+            found.append(convolution("band", name, case, halo=size > 14, told=told))
     return found
+
+
+#: Sums that a block keeps, and their way to dw.
+SUMS = ("partial", "workspace", "output")
+#: Once a tile of outputs, or once a block.
+STAGED = Told(
+    "what stages, packs and finishes",
+    (("image.cuh", "store"), ("image.cuh", "load"), ("operands.cuh", "store"), ("epilogue.cuh", "load")),
+)
+FINISHED = Told(
+    "sums change hands",
+    (
+        ("epilogue.cuh", "load"),
+        ("gather_gemm.cuh", "store"),
+        ("staged_tile.cuh", "store"),
+        ("best_gemm.cuh", "store"),
+        ("best_gemm.cuh", "load"),
+    ),
+)
+
+
+@family
+def stem_cases() -> list[CountedCase]:
+    def case(conv_pass: str, dtype: torch.dtype, config: str, size: int = 112, **rest: object) -> CountedCase:
+        problem = FamilyCase(
+            conv_pass,
+            dtype,
+            (2 if conv_pass == "wgrad" else 1, 3, size, size),
+            (64, 3, 7, 7),
+            stride=(2, 2),
+            padding=(3, 3, 3, 3),
+            family="stem",
+            multiprocessors=1,
+            allow_tf32=True,
+            **rest,
+        )
+        kept = SUMS if conv_pass == "wgrad" else ("w",)
+        return convolution(config, f"7x7 stride 2, {size}x{size}", problem, halo=True, kept=kept, told=STAGED)
+
+    return [
+        case("fprop", F16, "16x8"),
+        case("fprop", BF16, "16x8"),
+        case("fprop", F16, "8x16", 128, **NCHW),  # rows of y are whole sectors, as those of 224x224 are
+        case("fprop", F32, "8x16"),
+        case("wgrad", F16, "16x8"),
+        case("wgrad", F32, "8x16"),
+    ]
+
+
+@family
+def grouped_cases() -> list[CountedCase]:
+    def case(conv_pass: str, channels: int, dtype: torch.dtype = F16, stride: int = 1) -> CountedCase:
+        problem = FamilyCase(
+            conv_pass,
+            dtype,
+            (4 if conv_pass == "wgrad" and channels > 4 else 1, 64, 32, 32),
+            (64, channels, 3, 3),
+            stride=(stride, stride),
+            padding=(1, 1, 1, 1),
+            groups=64 // channels,
+            family="grouped",
+            multiprocessors=1,
+            allow_tf32=True,
+        )
+        kept = SUMS if conv_pass == "wgrad" else ("w",)
+        name = f"groups of {channels}, 3x3 stride {stride}, 32x32"
+        return convolution("8x16" if stride == 1 else "16x8", name, problem, halo=True, kept=kept, told=STAGED)
+
+    return [
+        *(case("fprop", channels) for channels in (4, 8, 16, 32)),
+        case("fprop", 16, F32),
+        case("fprop", 8, stride=2),
+        *(case("dgrad", channels) for channels in (4, 16)),
+        *(case("wgrad", channels) for channels in (4, 8, 16)),
+        case("wgrad", 16, F32),
+    ]
+
+
+@family
+def pointwise_cases() -> list[CountedCase]:
+    return [
+        convolution(
+            config,
+            "1x1, 16x16",
+            FamilyCase(conv_pass, F16, (4, 64, 16, 16), (64, 64, 1, 1), family="pointwise", **NCHW),
+            in_cache=("w",),
+            told=FINISHED,
+        )
+        for conv_pass, config in (
+            ("fprop", "64x128x64_s3_w4"),
+            ("dgrad", "64x64x64_s4_w4"),
+            ("wgrad", "64x64x64_s4_w4"),
+        )
+    ]
+
+
+@family
+def patch_cases() -> list[CountedCase]:
+    """Where x is channels-last: NCHW, and dgrad, copy the weights first, which a small batch does not hide."""
+    return [
+        convolution(
+            "128x64x64_s3_w4",
+            "16x16 stride 16, 64x64",
+            FamilyCase(conv_pass, F16, (8, 3, 64, 64), (64, 3, 16, 16), stride=(16, 16), family="patch"),
+            in_cache=("x", "w") if conv_pass == "fprop" else ("x", "dy"),
+            told=FINISHED,
+        )
+        for conv_pass in ("fprop", "wgrad")
+    ]
+
+
+@family
+def fused_cases() -> list[CountedCase]:
+    """Neither writes the convolution's output to memory; x is read again for each tap, and w by each tile."""
+
+    def case(pool: str, dtype: torch.dtype, config: str) -> CountedCase:
+        call = dataclasses.replace(WHOLE, x=(1, 64, 32, 32), w=(64, 64, 3, 3), dtype=dtype, pool=POOLS[pool])
+
+        def run() -> int:
+            problem = problem_of(call, allow_tf32=True)
+            (candidate,) = [one for one in fused_candidates(problem) if one.config == config]
+            backends.get("cuda").plan(problem, candidate)(*call.tensors())
+            return candidate.details["compulsory_bytes"]
+
+        kernel = "mma_conv_global_max" if call.pool is None else "mma_conv_max_pool"
+        name = f"3x3 of 32x32, {pool}"
+        return CountedCase(
+            kernel, config, name, NAMES[dtype], "channels_last", run, in_cache=("x", "w", "bias"), told=FINISHED
+        )
+
+    return [
+        case(pool, dtype, "256x64x32_s4_w4" if dtype == F16 else "256x64x16_s4_w4")
+        for pool in ("2x2s2", "3x3s2p1", "global")
+        for dtype in (F16, F32)
+    ]
+
+
+# --- max pooling ------------------------------------------------------------------------------------------------------
+
+
+def pooling(
+    family: str,
+    config: str,
+    name: str,
+    pool_pass: str,
+    window: Window,
+    layout: str,
+    dtype: torch.dtype,
+    **declared: object,
+) -> CountedCase:
+    """declared: see CountedCase."""
+
+    def run() -> int:
+        shape = tuple(window.reference(torch.empty(window.shape))[0].shape)
+        x = raw.laid_out(torch.randn(window.shape).to(dtype), layout)
+        y = raw.laid_out(torch.randn(shape).to(dtype), layout)
+        places = torch.uint8 if window.kernel[0] * window.kernel[1] <= 256 else torch.int32
+        offsets = raw.laid_out(torch.zeros(shape, dtype=places), layout)
+        chosen = {"family": family, "config": config, "multiprocessors": 1}
+        details = raw.pool(emulator.module(), pool_pass, dtype, x, y, offsets, **chosen, **window.keywords)
+        return details["compulsory_bytes"]
+
+    return CountedCase(f"{family}_{pool_pass}", config, name, NAMES[dtype], layout, run, **declared)
+
+
+@family
+def max_pool_cases() -> list[CountedCase]:
+    two, three = ((2, 2), (2, 2)), ((3, 3), (2, 2), (1, 1))
+    whole = ((56, 56), (56, 56))
+    narrow = Told("a row has less than a warp's windows, or no multiple")
+    planes = ("max_pool_planes", "16k", "contiguous")
+    last = ("max_pool_channels", "rows8", "channels_last")
+    warp, channels = ("max_pool_large", "warp", "contiguous"), ("max_pool_large", "channels", "channels_last")
+    return [
+        pooling(family, config, name, pool_pass, window, layout, dtype, **declared)
+        for pool_pass in ("forward", "backward")
+        for dtype in (F32, F16, BF16)
+        for (family, config, layout), name, window, declared in (
+            (planes, "2x2 of 64", Window((1, 4, 64, 64), *two), {}),
+            (planes, "2x2 of 14", Window((2, 64, 14, 14), *two), {"told": narrow}),
+            (planes, "3x3 of 64", Window((1, 4, 64, 64), *three), {"halo": True}),
+            (planes, "3x3 of 112", Window((1, 2, 112, 112), *three), {"halo": True, "told": narrow}),
+            (last, "2x2 of 28", Window((1, 64, 28, 28), *two), {}),
+            (last, "3x3 of 32", Window((1, 64, 32, 32), *three), {"halo": True}),
+            (warp, "global 56", Window((1, 8, 56, 56), *whole), {}),
+            (channels, "global 56", Window((1, 64, 56, 56), *whole), {}),
+        )
+    ]
 
 
 @functools.cache
 def cases() -> list[CountedCase]:
     """Every row of the table."""
-    return depthwise_cases()
+    return [case for declared in FAMILIES for case in declared()]
 
 
 def main(names: list[str]) -> None:
-    kept = read_table() if names else {}
+    kept = read_table(TABLE) if names else {}
     chosen = [case for case in cases() if not names or any(name in case.family for name in names)]
     fresh = {case.key: count(case) for case in chosen}
     known = {case.key for case in cases()}
-    write_table([row for key, row in (kept | fresh).items() if key in known])
+    write_table(TABLE, [row for key, row in (kept | fresh).items() if key in known])
 
 
 if __name__ == "__main__":
