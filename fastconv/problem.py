@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 
+from fastconv.windows import Windows
+
 ConvPass = Literal["fprop", "dgrad", "wgrad"]
 PoolPass = Literal["forward", "backward", "gather", "indices"]
 UnpoolPass = Literal["forward", "add", "gather"]
@@ -93,11 +95,29 @@ class ConvProblem:
         return 2 * batch * filters * height * width * channels_per_group * rows * columns
 
     def compulsory_bytes(self) -> int:
-        """Bytes that must cross device memory: each operand once."""
-        elements = sum(_count(operand.sizes) for operand in (self.x, self.w, self.y))
+        """Bytes that must cross device memory: each element once. What lies under no window is not read, but its gradient is
+        written."""
+        elements = _count(self.x.sizes) if self.conv_pass == "dgrad" else self.read_elements()
+        elements += _count(self.w.sizes) + _count(self.y.sizes)
         if self.residual is not None:
             elements += _count(self.residual.sizes)
         return elements * self.dtype.itemsize
+
+    def read_elements(self) -> int:
+        """Elements of x under a window."""
+        rows, columns = (
+            Windows(
+                self.x.sizes[2 + axis],
+                self.y.sizes[2 + axis],
+                self.w.sizes[2 + axis],
+                self.stride[axis],
+                self.dilation[axis],
+                *self.padding[2 * axis : 2 * axis + 2],
+                self.padding_mode,
+            ).reached()
+            for axis in (0, 1)
+        )
+        return self.x.sizes[0] * self.x.sizes[1] * rows * columns
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,12 +149,27 @@ class PoolProblem:
         return _count(self.y.sizes) * self.kernel[0] * self.kernel[1]
 
     def compulsory_bytes(self) -> int:
+        """Bytes that must cross device memory: each element once. What lies under no window is not read, but its gradient is
+        written."""
         outputs = _count(self.y.sizes)
         if self.pool_pass == "indices":
             return outputs * (self.offsets_dtype.itemsize + 8)
-        return _count(self.x.sizes) * self.dtype.itemsize + outputs * (
-            self.dtype.itemsize + self.offsets_dtype.itemsize
+        elements = _count(self.x.sizes) if self.pool_pass == "backward" else self._read_elements()
+        return elements * self.dtype.itemsize + outputs * (self.dtype.itemsize + self.offsets_dtype.itemsize)
+
+    def _read_elements(self) -> int:
+        rows, columns = (
+            Windows(
+                self.x.sizes[2 + axis],
+                self.y.sizes[2 + axis],
+                self.kernel[axis],
+                self.stride[axis],
+                self.dilation[axis],
+                self.padding[axis],
+            ).reached()
+            for axis in (0, 1)
         )
+        return self.x.sizes[0] * self.x.sizes[1] * rows * columns
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -226,7 +261,7 @@ class _FusedProblem:
         return self.conv.flops()
 
     def _compulsory_bytes(self, bytes_of_output: int) -> int:
-        inputs = _count(self.x.sizes) + _count(self.w.sizes)
+        inputs = self.conv.read_elements() + _count(self.w.sizes)
         return inputs * self.dtype.itemsize + _count(self.pool.y.sizes) * bytes_of_output
 
 

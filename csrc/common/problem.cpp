@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "common/unpool_problem.h"
+#include "common/windows.h"
 
 namespace fastconv {
 namespace {
@@ -213,8 +214,34 @@ int64_t ConvProblem::flops() const {
   return 2 * y.count() * w.sizes[1] * w.sizes[2] * w.sizes[3];
 }
 
+namespace {
+
+// Elements of x under a window.
+int64_t read_elements(const ConvProblem& conv) {
+  int64_t elements = conv.x.sizes[0] * conv.x.sizes[1];
+  for (int i = 0; i < 2; ++i) {
+    elements *= Windows{conv.x.sizes[2 + i], conv.y.sizes[2 + i], conv.w.sizes[2 + i],     conv.stride[i],
+                        conv.dilation[i],    conv.padding[2 * i], conv.padding[2 * i + 1], conv.padding_mode}
+                    .reached();
+  }
+  return elements;
+}
+
+int64_t read_elements(const PoolProblem& pool) {
+  int64_t elements = pool.x.sizes[0] * pool.x.sizes[1];
+  for (int i = 0; i < 2; ++i) {
+    elements *= Windows{pool.x.sizes[2 + i], pool.y.sizes[2 + i], pool.kernel[i],
+                        pool.stride[i],      pool.dilation[i],    pool.padding[i]}
+                    .reached();
+  }
+  return elements;
+}
+
+}  // namespace
+
 int64_t ConvProblem::compulsory_bytes() const {
-  int64_t elements = x.count() + w.count() + y.count() + (has_residual ? residual.count() : 0);
+  int64_t elements = pass == ConvPass::dgrad ? x.count() : read_elements(*this);
+  elements += w.count() + y.count() + (has_residual ? residual.count() : 0);
   return elements * size_of(dtype);
 }
 
@@ -275,7 +302,8 @@ int64_t PoolProblem::flops() const {
 int64_t PoolProblem::compulsory_bytes() const {
   int64_t offset_size = offsets_type == OffsetType::uint8 ? 1 : 4;
   if (pass == PoolPass::indices) return y.count() * (offset_size + 8);
-  return x.count() * size_of(dtype) + y.count() * (size_of(dtype) + offset_size);
+  int64_t elements = pass == PoolPass::backward ? x.count() : read_elements(*this);
+  return elements * size_of(dtype) + y.count() * (size_of(dtype) + offset_size);
 }
 
 namespace {
@@ -287,7 +315,7 @@ void check_fused_convolution(const ConvProblem& conv) {
 }
 
 int64_t input_bytes(const ConvProblem& conv) {
-  return (conv.x.count() + conv.w.count()) * size_of(conv.dtype);
+  return (read_elements(conv) + conv.w.count()) * size_of(conv.dtype);
 }
 
 }  // namespace

@@ -78,7 +78,7 @@ struct ConvProblem {
   bool is_zero_padded() const;
   // Multiply-adds of the dense definition, counted as two operations each, padding taps included.
   int64_t flops() const;
-  // Bytes that must cross device memory: each operand once.
+  // Bytes that must cross device memory: each element once, without those of an x that is read which no window reaches.
   int64_t compulsory_bytes() const;
 };
 

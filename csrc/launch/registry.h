@@ -20,7 +20,7 @@ struct Description {
   int64_t shared_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t flops = 0;             // of the definition, padding taps included
-  int64_t compulsory_bytes = 0;  // each operand once
+  int64_t compulsory_bytes = 0;  // of the problem
   double predicted_seconds = 0;
   std::vector<std::pair<std::string, int64_t>> choices;  // of this kernel alone: tile sizes, splits
 };

@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+import math
 from typing import Any, Literal
 
 from fastconv.bench.names import known
+from fastconv.windows import Windows
 
 Op = Literal["conv2d", "conv_transpose2d", "max_pool2d", "conv_block"]
 FAMILIES = ("dense", "depthwise", "grouped", "transposed", "stem", "pool", "block")
@@ -129,17 +131,11 @@ class Layer:
     def seen(self) -> float:
         """The share of the larger image (x; of a transposed convolution y) that lies under a window: a 1x1 with stride 2 passes
         three elements of four over."""
-        image = self.output_size if self.op == "conv_transpose2d" else self.size
-        windows = self.size if self.op == "conv_transpose2d" else self.convolved_size
-        share = 1.0
-        for axis in (0, 1):
-            rows = {
-                window * self.stride[axis] - self.padding[axis] + tap * self.dilation[axis]
-                for window in range(windows[axis])
-                for tap in range(self.kernel[axis])
-            }
-            share *= len(rows.intersection(range(image[axis]))) / image[axis]
-        return share
+        image, windows = self.size, self.convolved_size
+        if self.op == "conv_transpose2d":
+            image, windows = self.output_size, self.size
+        geometry = zip(image, windows, self.kernel, self.stride, self.dilation, self.padding, strict=True)
+        return math.prod(Windows(*one).reached() / one[0] for one in geometry)
 
     def elements(self, batch: int) -> dict[str, int]:
         """Of x, w and y."""
