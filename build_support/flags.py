@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from build_support.settings import Settings
@@ -50,7 +51,7 @@ def emulated_kernels(toolchain: Toolchain, checked: bool) -> tuple[str, ...]:
     # Every call leaves its return address, and a frame too large for its stack meets the guard page.
     common = ("-fno-optimize-sibling-calls", "-fstack-clash-protection", "-x", "c++")
     if not checked:
-        return ("-O3", *common)
+        return common
     # The compiler reports every load and store to entry points that the emulator provides in place of the sanitizer's library,
     # and nothing may merge or split accesses: they are counted as the kernel's author wrote them.
     chosen = ["-O1", "-fsanitize=thread"]
@@ -81,12 +82,21 @@ def cuda_defines(settings: Settings) -> tuple[str, ...]:
 
 
 def code(architectures: Iterable[str]) -> tuple[str, ...]:
-    """nvcc's -gencode for code names: sm_90a is machine code, compute_80 is PTX. One front-end pass an architecture.
+    """nvcc's -gencode for code names: sm_90a is machine code, compute_80 is PTX.
 
     >>> code(["sm_80", "compute_80", "sm_90a"])
-    ('-gencode=arch=compute_80,code=[sm_80,compute_80]', '-gencode=arch=compute_90a,code=[sm_90a]')
+    ('-gencode=arch=compute_80,code=[sm_80,compute_80,sm_90a]',)
+    >>> code(["sm_80", "sm_90a", "compute_90"])
+    ('-gencode=arch=compute_80,code=[sm_80,sm_90a]', '-gencode=arch=compute_90,code=[compute_90]')
+
+    All machine code comes from PTX of the lowest architecture: nvcc spends more than half of its time on making PTX, and what
+    the assembler makes of compute_80's for sm_90a is, instruction by instruction, what it makes of compute_90a's, because no
+    source asks for which architecture it is compiled. PTX that is to be kept for later GPUs is its own pass, unless it is that
+    one; so is machine code for a family of GPUs (sm_100f), which nvcc makes from PTX for that family alone.
     """
-    codes: dict[str, list[str]] = {}
-    for name in architectures:
-        codes.setdefault(name.rpartition("_")[2], []).append(name)
-    return tuple(f"-gencode=arch=compute_{arch},code=[{','.join(names)}]" for arch, names in codes.items())
+    names = list(dict.fromkeys(architectures))
+    lowest = f"compute_{min(int(re.sub('[^0-9]', '', name)) for name in names)}"
+    shared = [name for name in names if name == lowest or (name.startswith("sm_") and not name.endswith("f"))]
+    passes = {lowest: shared} if shared else {}
+    passes |= {name.replace("sm_", "compute_"): [name] for name in names if name not in shared}
+    return tuple(f"-gencode=arch={virtual},code=[{','.join(codes)}]" for virtual, codes in passes.items())

@@ -43,11 +43,27 @@ def test_unknown_architecture_is_an_error_that_names_the_list(text):
         parse_architectures(text)
 
 
-def test_one_front_end_pass_for_machine_code_and_ptx_of_an_architecture():
-    assert flags.code(["sm_80", "compute_80", "sm_90a"]) == (
-        "-gencode=arch=compute_80,code=[sm_80,compute_80]",
-        "-gencode=arch=compute_90a,code=[sm_90a]",
-    )
+@pytest.mark.parametrize(
+    ("names", "passes"),
+    [
+        (["sm_80", "compute_80", "sm_90a"], ["compute_80,code=[sm_80,compute_80,sm_90a]"]),
+        (["sm_90a", "sm_86"], ["compute_86,code=[sm_90a,sm_86]"]),
+        (["sm_80", "sm_90a", "compute_90"], ["compute_80,code=[sm_80,sm_90a]", "compute_90,code=[compute_90]"]),
+        (["sm_80", "sm_100f"], ["compute_80,code=[sm_80]", "compute_100f,code=[sm_100f]"]),
+        (["sm_100f"], ["compute_100f,code=[sm_100f]"]),
+    ],
+)
+def test_one_front_end_pass_for_all_machine_code(names, passes):
+    assert flags.code(names) == tuple(f"-gencode=arch={one}" for one in passes)
+
+
+def test_no_source_asks_for_which_architecture_it_is_compiled():
+    # flags.code relies on it: all machine code comes from PTX of the lowest architecture.
+    paths = [path for suffix in ("h", "cuh", "cu", "cpp") for path in (ROOT / "csrc").rglob(f"*.{suffix}")]
+    assert len(paths) > 100
+    asked = re.compile(r"__CUDA_ARCH(_FEAT|_SPECIFIC|_FAMILY|_LIST)|(?<!defined\()__CUDA_ARCH__")
+    found = [f"{path}: {line}" for path in paths for line in path.read_text().splitlines() if asked.search(line)]
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,6 @@
 
 #include "common/host_device.h"
 
-#if !defined(__CUDA_ARCH__) && defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace fastconv {
 
 struct Half {
@@ -72,6 +68,25 @@ inline BFloat16 to_bfloat16(float value) {
 
 }  // namespace portable
 
+#if !defined(__CUDA_ARCH__) && defined(__F16C__)
+// The processor's own conversions, by the compiler's builtins: <immintrin.h> has as many lines as all else that a
+// source includes.
+namespace f16c {
+
+using Halves = short __attribute__((vector_size(16)));
+using Floats = float __attribute__((vector_size(16)));
+
+inline float to_float(Half number) {
+  return __builtin_ia32_vcvtph2ps(Halves{static_cast<short>(number.bits)})[0];
+}
+
+inline Half to_half(float value) {
+  return Half{static_cast<uint16_t>(__builtin_ia32_vcvtps2ph(Floats{value}, 0)[0])};  // 0: to nearest even
+}
+
+}  // namespace f16c
+#endif
+
 // Numeric<T>::Accumulator is what T is summed in: float64 for float64, float32 for everything smaller.
 template <typename T>
 struct Numeric;
@@ -100,7 +115,7 @@ struct Numeric<Half> {
     asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
     return result;
 #elif defined(__F16C__)
-    return _cvtsh_ss(value.bits);
+    return f16c::to_float(value);
 #else
     return portable::to_float(value);
 #endif
@@ -112,7 +127,7 @@ struct Numeric<Half> {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
     return result;
 #elif defined(__F16C__)
-    return Half{static_cast<uint16_t>(_cvtss_sh(value, 0))};
+    return f16c::to_half(value);
 #else
     return portable::to_half(value);
 #endif
