@@ -1,11 +1,15 @@
-"""Rows of a machine without a GPU: our kernels in emulation are right there, weights that are kept packed included."""
+"""Rows of a machine without a GPU: our kernels in emulation are right there, weights that are kept packed included. And no
+prediction is above the roofline of the GPU it is for."""
 
 import pytest
 
 from fastconv.backends import packed_weights
-from fastconv.bench.cases import case_of
-from fastconv.bench.hardware import gpu_named
-from fastconv.bench.prediction import predict_case
+from fastconv.backends.triton.target import architecture
+from fastconv.bench.cases import Selection, case_of, select
+from fastconv.bench.hardware import GPUS, gpu_named
+from fastconv.bench.prediction import predict, predict_case
+from fastconv.bench.rows import make_row
+from fastconv.problem import Target
 
 #: Their scaled-down layers run on kernels that repack weights, and keep them packed from the second call on.
 REPACKED = (
@@ -26,3 +30,30 @@ def test_a_kernel_that_keeps_packed_weights_is_right_when_they_change(monkeypatc
     assert row.error <= 2 * row.pytorch_error
     assert row.counted["distinct_ratio"] >= 1
     assert kept, "no kernel asked for packed weights, so this case shows nothing"
+
+
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)
+def test_tritons_rates_are_not_above_the_datasheet_of_any_gpu_they_stand_for(gpu):
+    rates = architecture(Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name))
+    assert rates.memory_bytes_per_second * gpu.multiprocessors <= gpu.gbytes_per_second * 1e9
+    clocks = rates.clock * gpu.multiprocessors
+    tensor, vector, double = rates.tensor_flops, rates.vector_flops, rates.double_flops
+    for precision, flops in (("bfloat16", tensor), ("tf32", tensor / 2), ("float32", vector), ("float64", double)):
+        assert flops * clocks <= gpu.peak_flops()[precision], precision
+
+
+#: Large enough that no launch's latency hides a rate that is too high; memory-bound ones above all.
+ROOMY = ("pools/unet_pool1", "stems/unet_1_channel", "resnet50/layer2.0.downsample", "vgg16/conv1_2")
+
+
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)
+def test_no_prediction_is_faster_than_the_roofline(gpu):
+    shares = []
+    for case in select(Selection(filters=ROOMY, directions=["fwd", "dgrad", "wgrad"], layouts=["channels_last"])):
+        for name in ("cuda", "triton"):
+            row = make_row(case, f"fastconv-{name}", "ours", "predicted")
+            predict(row, case, name, gpu)
+            if row.predicted_seconds is not None:
+                shares.append((row.predicted_roof_seconds / row.predicted_seconds, row.id, row.kernel))
+    assert len(shares) > 60
+    assert max(shares)[0] <= 1, max(shares)

@@ -30,7 +30,7 @@ _ARCHITECTURES = {
     86: Architecture(99 * _KIB, 512, 256, 4, 9e9, 1.7e9),
     87: Architecture(163 * _KIB, 1024, 256, 4, 9e9, 1.3e9),
     89: Architecture(99 * _KIB, 1024, 256, 4, 8e9, 2.2e9),
-    90: Architecture(227 * _KIB, 4096, 256, 128, 30e9, 1.7e9),
+    90: Architecture(227 * _KIB, 4096, 256, 128, 25e9, 1.7e9),
     100: Architecture(227 * _KIB, 8192, 256, 128, 50e9, 1.8e9),
     120: Architecture(99 * _KIB, 1024, 256, 4, 10e9, 2.2e9),
 }
