@@ -44,6 +44,18 @@ bool is_tall(const ConvProblem& problem, int filter) {
   return filter == kAnyPlaneFilter && problem.stride[0] == 1 && problem.dilation[0] == 1 && problem.w.sizes[2] >= kTall;
 }
 
+// See kernels/depthwise/walk.cuh. Where two columns of a lane are read and written as one word, rows are even.
+bool is_centered(const ConvProblem& problem, int filter) {
+  const Roles roles = roles_of(problem);
+  const Axis rows = axis_of(problem, 0), columns = axis_of(problem, 1);
+  if (kPlaneFilters[filter].rows == 0 || rows.offset != rows.taps / 2 || columns.offset != columns.taps / 2)
+    return false;
+  const int last = columns.output - 1;
+  if ((roles.transposed ? last / 2 : last * columns.stride) >= columns.source) return false;
+  if (roles.transposed) return columns.output % 2 == 0;
+  return size_of(problem.dtype) == 4 || (columns.output % 2 == 0 && columns.source % 2 == 0);
+}
+
 struct Shape {
   int filter;
   PlaneExtent extent;
@@ -128,6 +140,7 @@ PlanesParameters parameters_of(const ConvProblem& problem, const Shape& shape) {
   p.rows = axis_of(problem, 0);
   p.columns = axis_of(problem, 1);
   p.transposed = roles.transposed;
+  p.centered = is_centered(problem, shape.filter);
   p.reversed = roles.reversed;
   p.multiplier = FastDivider<uint32_t>(roles.output->sizes[1] / roles.source->sizes[1]);
   p.output_columns = FastDivider<uint32_t>(p.columns.output);
@@ -158,10 +171,13 @@ Description describe_planes(const ConvProblem& problem, const Shape& shape) {
   if (sizes.rows == 0) {
     others = roles.transposed ? 20 * taps : is_tall(problem, shape.filter) ? 1.5 * taps : 11 * taps;
   } else {
-    // A step loads, converts and masks a row of the window, and moves a few things on.
+    // A step loads, converts and masks a row of the window, and moves a few things on: as the disassembly counts.
     const double loads = sizes.transposed ? (sizes.columns + 1) / 8.0 : double(sizes.columns) * sizes.stride;
-    others = element == 2 ? 1.5 * loads + 10 : 2 * loads + 16;
+    others = element == 2 ? loads + 5 : 2 * loads + 4;
+    if (!is_centered(problem, shape.filter)) others += loads + sizes.rows + 6;
+    if (sizes.rows > kMostUnrolledRows) others += sizes.rows;
   }
+  // Staging, storing, and what the ends of a walk take.
   others += 8;
   const double outputs = static_cast<double>(roles.output->count());
   const double bytes = static_cast<double>(shape.tiles) * shape.extent.source_elements * element +

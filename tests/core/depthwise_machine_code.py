@@ -49,7 +49,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """The main loop: the shortest around the most products, without the loops inside of it."""
+    """The main loop: of those that have no products in a loop inside of them, the shortest with the most products."""
 
     instructions: int
     products: int  # multiply-adds, or matrix products
@@ -88,15 +88,21 @@ def main_loop(instructions: Instructions) -> Loop | None:
     for address, text in instructions:
         if address in owners:
             bodies.setdefault(owners[address], []).append(text)
+    products = {span: sum(bool(_PRODUCTS.search(text)) for text in body) for span, body in bodies.items()}
+    multiplying = [span for span, count in products.items() if count]
+    # What is around a loop with products begins and ends its work: it may have more of them, unrolled, and is run less.
+    innermost = [
+        (begin, end)
+        for begin, end in multiplying
+        if not any(begin <= first and last <= end and (begin, end) != (first, last) for first, last in multiplying)
+    ]
     # An activation's polynomial is no main loop; where it was compiled into the main loop, that one is not told apart.
     loops = [
-        Loop(len(body), sum(bool(_PRODUCTS.search(text)) for text in body))
-        for body in bodies.values()
-        if not any("MUFU" in text for text in body)
+        Loop(len(bodies[span]), products[span])
+        for span in innermost
+        if not any("MUFU" in text for text in bodies[span])
     ]
-    return max(
-        (loop for loop in loops if loop.products), key=lambda loop: (loop.products, -loop.instructions), default=None
-    )
+    return max(loops, key=lambda loop: (loop.products, -loop.instructions), default=None)
 
 
 def read_table() -> dict[Kernel, Loop]:

@@ -4,6 +4,7 @@ table says. Needs fastconv._cuda and a disassembler, and no GPU; what the table 
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from fastconv import machine_code
 from tests.core import depthwise_machine_code
 from tests.core.depthwise_machine_code import Instructions, Kernel
+from tests.core.mma_support import NAMES
 
 #: Instructions that an H200 (132 multiprocessors, 4 a clock of 32 lanes, 1.7 GHz) issues for each byte that its memory moves
 #: (4.3 TB/s): a prediction from data-sheet figures.
@@ -32,6 +34,13 @@ def compiled() -> dict[Kernel, Instructions]:
 def test_no_kernel_has_local_memory(compiled: dict[Kernel, Instructions]) -> None:
     for kernel, code in compiled.items():
         found = [text for _, text in code if re.search(r"\b(LDL|STL)\b", text)]
+        assert not found, f"{kernel}: {found[0]}"
+
+
+def test_no_kernel_looks_for_the_state_space_of_an_address(compiled: dict[Kernel, Instructions]) -> None:
+    """LDG, LDS, LDGSTS, STG and STS know where they go; LD and ST are for addresses that may lie anywhere."""
+    for kernel, code in compiled.items():
+        found = [text for _, text in code if re.search(r"(?<![\w.])(LD|ST|ATOM|RED)[. ]", text)]
         assert not found, f"{kernel}: {found[0]}"
 
 
@@ -58,15 +67,41 @@ def test_main_loops_are_those_of_the_table(compiled: dict[Kernel, Instructions])
     assert not different, "write the table anew if this is meant: see depthwise_machine_code.py"
 
 
-@pytest.mark.parametrize("name", ["channels_last", "channels_last_wgrad", "planes_wgrad"])
-def test_memory_takes_longer_than_a_3x3_main_loop_in_float32(name: str) -> None:
-    """Of fprop and wgrad with stride 1: 8 bytes move for an output."""
+#: Of an output of a 3x3 loop, by its filter: products, and elements that memory moves. With stride 2, fprop reads 4 elements
+#: for each that it writes, and an output of its gradient has a quarter of the taps.
+OUTPUTS_OF_3X3 = {
+    "3 columns": (9, 2),
+    "3x3 stride 1": (9, 2),
+    "3x3 stride 2": (9, 5),
+    "3x3 stride 2, transposed": (9 / 4, 5 / 4),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "filters"),
+    [
+        ("channels_last", ("float32",), ("3 columns",)),
+        ("channels_last_wgrad", ("float32",), ("3 columns",)),
+        ("planes_wgrad", ("float32",), ("3x3 stride 1",)),
+        (
+            "planes",
+            ("float32", "float16", "bfloat16"),
+            ("3x3 stride 1", "3x3 stride 2", "3x3 stride 2, transposed"),
+        ),
+    ],
+)
+def test_memory_takes_longer_than_a_3x3_main_loop(name: str, types: tuple[str, ...], filters: tuple[str, ...]) -> None:
     table = depthwise_machine_code.read_table()
-    loops = [
-        loop
-        for kernel, loop in table.items()
-        if (kernel.name, kernel.type) == (name, "float32") and kernel.filter in ("3 columns", "3x3 stride 1")
-    ]
-    assert loops
-    for loop in loops:
-        assert 9 * loop.per_product < 8 * INSTRUCTIONS_PER_BYTE
+    for filter_, type_, architecture in itertools.product(filters, types, ("sm_80", "sm_90a")):
+        loop = table[Kernel(name, filter_, type_, architecture)]
+        products, elements = OUTPUTS_OF_3X3[filter_]
+        bytes_ = elements * (4 if type_ == "float32" else 2)
+        assert products * loop.per_product < bytes_ * INSTRUCTIONS_PER_BYTE, (filter_, type_, architecture)
+
+
+def test_every_loop_of_planes_has_a_number() -> None:
+    table = depthwise_machine_code.read_table()
+    for filter_, type_, architecture in itertools.product(
+        {kernel.filter for kernel in table if kernel.name == "planes"}, NAMES.values(), ("sm_80", "sm_90a")
+    ):
+        assert Kernel("planes", filter_, type_, architecture) in table

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROBES = Path(__file__).resolve().parent / "probes"
 ON_DEVICE = PROBES / "device.cu"
 KERNELS = sorted(path for path in PROBES.glob("*.cu") if path != ON_DEVICE)
-CONFORMANCE = ("tensor_core.cu", "warp_operations.cu")
+CONFORMANCE = ("pairs.cu", "tensor_core.cu", "warp_operations.cu")
 RUNTIME = sorted((ROOT / "csrc" / "emulator").glob("*.cpp"))
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.emulator import build
+from tests.emulator import test_pairs as pairs
 from tests.emulator import test_tensor_core as tensor_core
 from tests.emulator import test_warp_operations as warp
 from tests.emulator.conftest import DeviceProbe
@@ -57,6 +58,8 @@ CASES = {
     "cp.async groups": (tensor_core.test_cp_async_groups_are_waited_for_in_order, {}),
     "votes": (warp.test_vote_match_or_reduction_disagrees_with_its_definition, {"values": "small", "masks": "uneven"}),
     "coordinates": (warp.test_thread_and_block_coordinates, {}),
+    "pairs converted": (pairs.test_pairs_are_rounded_to_nearest_even, {"dtype": torch.float16}),
+    "maxima of pairs": (pairs.test_maxima_of_pairs_keep_nan_and_prefer_positive_zero, {"dtype": torch.bfloat16}),
     "atomics": (warp.test_atomic_operation_loses_an_update, {}),
 } | {
     f"mma {name}": (

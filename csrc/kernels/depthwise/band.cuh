@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 4) band_kernel(const __grid_con
     }
     __syncwarp();
   }
-  store_flat(output, output_count, outputs);
+  store_flat(output, output_count, outputs, false);
 }
 
 }  // namespace fastconv::depthwise

@@ -3,11 +3,13 @@
 // what sticks out of the tensor, or of what the warp may write, element by element.
 #pragma once
 
+#include "common/activation.h"
 #include "kernels/depthwise/chunk.cuh"
 #include "kernels/depthwise/geometry.h"
 #include "ptx/cp_async.h"
 #include "ptx/device.h"
 #include "ptx/global_store.h"
+#include "ptx/pairs.h"
 
 namespace fastconv::depthwise {
 
@@ -26,12 +28,16 @@ __device__ __forceinline__ int misalignment(const T* address) {
 template <typename T>
 __device__ __forceinline__ void stage_flat(T* staged, const T* begin, int count, const T* tensor, const T* tensor_end) {
   constexpr int kElements = kChunk<T>;
-  const int lead = misalignment(begin);
+  const int lead = misalignment(begin), end = lead + count;
   const T* aligned = begin - lead;
+  // Chunks that begin here, and no later than there, are whole.
+  const int first_whole = aligned < tensor ? kElements : 0;
+  const int last_whole =
+      static_cast<int>(min(static_cast<int64_t>(tensor_end - aligned), int64_t{end + kElements})) - kElements;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x % kWarp) * kElements; i < lead + count; i += kWarp * kElements) {
+  for (int i = static_cast<int>(threadIdx.x % kWarp) * kElements; i < end; i += kWarp * kElements) {
     const T* from = aligned + i;
-    if (from >= tensor && from + kElements <= tensor_end) {
+    if (i >= first_whole && i <= last_whole) {
       ptx::copy_async<kChunkBytes>(staged + i, from, kChunkBytes);
     } else {
       for (int e = 0; e < kElements; ++e) {
@@ -41,19 +47,43 @@ __device__ __forceinline__ void stage_flat(T* staged, const T* begin, int count,
   }
 }
 
-// The way back: count elements from staged[misalignment(begin)] on, nothing outside of them.
+// relu of what has been rounded: the same as before rounding. NaN stays NaN.
 template <typename T>
-__device__ __forceinline__ void store_flat(T* begin, int count, const T* staged) {
+__device__ __forceinline__ T relu_of(T value) {
+  return Numeric<T>::load(value) <= 0 ? T{} : value;
+}
+
+template <typename T, int count>
+__device__ __forceinline__ ptx::Vector<T, count> relu_of(ptx::Vector<T, count> chunk) {
+  if constexpr (sizeof(T) == 2) {
+#pragma unroll
+    for (int i = 0; i < count; i += 2) {
+      const auto pair = ptx::maximum_of_pairs<T>({{chunk[i], chunk[i + 1]}}, {});
+      chunk[i] = pair[0];
+      chunk[i + 1] = pair[1];
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < count; ++i) chunk[i] = relu_of(chunk[i]);
+  }
+  return chunk;
+}
+
+// The way back: count elements from staged[misalignment(begin)] on, or their relu, nothing outside of them.
+template <typename T>
+__device__ __forceinline__ void store_flat(T* begin, int count, const T* staged, bool relu) {
   constexpr int kElements = kChunk<T>;
-  const int lead = misalignment(begin);
+  const int lead = misalignment(begin), end = lead + count;
   T* aligned = begin - lead;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x % kWarp) * kElements; i < lead + count; i += kWarp * kElements) {
-    if (i >= lead && i + kElements <= lead + count) {
-      ptx::store_global(aligned + i, ptx::load_vector<kElements>(staged + i));
+  for (int i = static_cast<int>(threadIdx.x % kWarp) * kElements; i < end; i += kWarp * kElements) {
+    if (i >= lead && i + kElements <= end) {
+      auto chunk = ptx::load_vector<kElements>(staged + i);
+      if (relu) chunk = relu_of(chunk);
+      ptx::store_global(aligned + i, chunk);
     } else {
-      for (int e = 0; e < kElements; ++e) {
-        if (i + e >= lead && i + e < lead + count) aligned[i + e] = staged[i + e];
+      for (int e = max(lead - i, 0); e < min(end - i, kElements); ++e) {
+        aligned[i + e] = relu ? relu_of(staged[i + e]) : staged[i + e];
       }
     }
   }

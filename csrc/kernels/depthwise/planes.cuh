@@ -25,6 +25,7 @@ struct PlanesParameters {
   Weights weight_strides;
   Axis rows, columns;
   bool transposed, reversed;                          // see geometry.h
+  bool centered;                                      // see walk.cuh; a lane's columns all exist
   FastDivider<uint32_t> multiplier;                   // output planes of a source plane
   bool tall;                                          // kTall rows of outputs at a time; filters that are not unrolled
   FastDivider<uint32_t> output_columns, output_rows;  // of a plane; of tall ones, groups of rows
@@ -112,17 +113,34 @@ __device__ __forceinline__ void correlate_tall(const PlaneView<T>& view, const P
   }
 }
 
-// Sums to their outputs, where the residual may lie: rows of `columns` neighbours, rows `pitch` apart, as many of each
-// as exist.
+// Sums to their outputs as they are: rows of `columns` neighbours in one aligned place, rows `pitch` apart, as many as
+// exist.
+template <typename T, int columns, int count>
+__device__ __forceinline__ void round_outputs(T* outputs, int pitch, int rows_left, const float (&sums)[count]) {
+#pragma unroll
+  for (int i = 0; i < count; i += columns) {
+    if (i / columns >= rows_left) continue;
+    T* place = outputs + i / columns * pitch;
+    if constexpr (columns == 1) {
+      *place = Numeric<T>::store(sums[i]);
+    } else if constexpr (sizeof(T) == 2) {
+      ptx::store_vector(place, ptx::to_pair<T>(sums[i], sums[i + 1]));
+    } else {
+      ptx::store_vector(place, ptx::Vector<T, 2>{{sums[i], sums[i + 1]}});
+    }
+  }
+}
+
+// Sums to their outputs with the residual, which may lie there, and any activation; as many of each as exist.
 template <typename T, int columns, int count>
 __device__ __forceinline__ void finish_outputs(T* outputs, int pitch, int rows_left, int columns_left,
-                                               const float (&sums)[count], float bias, const PlanesParameters& p) {
+                                               const float (&sums)[count], const PlanesParameters& p) {
   float values[count];
   bool exists[count];
 #pragma unroll
   for (int i = 0; i < count; ++i) {
     exists[i] = i / columns < rows_left && i % columns < columns_left;
-    values[i] = sums[i] + bias;
+    values[i] = sums[i];
   }
   if (p.residual != nullptr) {
 #pragma unroll
@@ -217,50 +235,72 @@ __global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
 
   // Compute.
   const int rows = end_row - first_row, staged_rows = range.end - range.first, columns = p.columns.output;
+  // relu is the same before and after rounding, so whole chunks can have it; nothing else is.
+  const int pair_lead = Filter::kTransposed ? output_lead : lead | output_lead;  // of what moves two at a time
+  const bool plain = Filter::kFixed && p.centered && p.residual == nullptr && pair_lead % kColumns == 0 &&
+                     (p.activation == Activation::identity || p.activation == Activation::relu);
   if constexpr (Filter::kFixed) {
     uint32_t lane_column = lane;
     const int lane_group = p.lanes.columns.split(lane_column);
     const int strips = (rows + p.lanes.rows * kStep - 1) / (p.lanes.rows * kStep), groups = planes * strips;
-    float weights[kHeld] = {};
+    // Of all strips, the last has the fewest rows, and the fewest source rows below it.
+    const int last_strip = (strips - 1) * p.lanes.rows * kStep;
+    const int known = min((rows - last_strip) / kStep, steps_above<Filter>(range.end, first_row + last_strip));
+    const auto walk_all = [&](auto chosen) {
+      constexpr bool kPlain = decltype(chosen)::value;
+      float weights[kHeld] = {};
 #pragma unroll 1
-    for (int first_group = 0; first_group < groups; first_group += p.lanes.groups) {
-      const bool works = lane_group < p.lanes.groups && first_group + lane_group < groups;
-      uint32_t walk = works ? first_group + lane_group : 0;
-      const uint32_t plane = whole ? p.lanes.strips.split(walk) : 0;
-      const float* own_weights = staged_weights + plane * p.weight_pitch;
-      if (whole || first_group == 0) {
+      for (int first_group = 0; first_group < groups; first_group += p.lanes.groups) {
+        // Lanes without a walk go along with the first ones'.
+        const bool has_walk = lane_group < p.lanes.groups && first_group + lane_group < groups;
+        uint32_t own_walk = first_group + (has_walk ? lane_group : 0);
+        const uint32_t plane = whole ? p.lanes.strips.split(own_walk) : 0;
+        const float* own_weights = staged_weights + plane * p.weight_pitch;
+        if (whole || first_group == 0) {
 #pragma unroll
-        for (int i = 0; i < kHeld; i += 4) {
-          const auto four = ptx::load_vector<4>(own_weights + i);
+          for (int i = 0; i < kHeld; i += 4) {
+            const auto four = ptx::load_vector<4>(own_weights + i);
 #pragma unroll
-          for (int j = 0; j < 4; ++j) weights[i + j] = four[j];
+            for (int j = 0; j < 4; ++j) weights[i + j] = four[j];
+          }
+        }
+        const float bias = weights[kTaps];
+        const int row = static_cast<int>(own_walk) * p.lanes.rows * kStep;  // of the piece
+        const PlaneView<T> view{staged + lead + plane * plane_elements, range.first, staged_rows, width};
+#pragma unroll 1
+        for (int first = 0; first < columns; first += static_cast<int>(p.lanes.columns.divisor()) * kColumns) {
+          int column = first + static_cast<int>(lane_column) * kColumns;
+          const bool works = has_walk && column < columns;
+          if (column >= columns) column = first;
+          const int count = works ? min(p.lanes.rows, (rows - row + kStep - 1) / kStep) : 0;
+          const Walk walk{p.lanes.rows, known, count, works};
+          T* place = outputs + output_lead + plane * output_plane + row * columns + column;
+          int rows_left = rows - row;
+          const auto emit = [&](bool exists, bool is_known, const auto& sums) {
+            const int made = kStep == 1 || is_known ? kStep : rows_left;
+            if constexpr (kPlain) {
+              if (exists) round_outputs<T, kColumns>(place, columns, made, sums);
+            } else {
+              if (exists) finish_outputs<T, kColumns>(place, columns, made, columns - column, sums, p);
+            }
+            place += kStep * columns;
+            rows_left -= kStep;
+          };
+          if constexpr (!Filter::kTransposed) {
+            walk_down<Filter, kPlain>(view, staged - kPlaneGuard, weights, bias,
+                                      (first_row + row) * Filter::kStride - p.rows.offset,
+                                      column * Filter::kStride - p.columns.offset, walk, emit);
+          } else {
+            walk_down_transposed<Filter, kPlain>(view, staged - kPlaneGuard, weights, bias, (first_row + row) / 2,
+                                                 column / 2, walk, emit);
+          }
         }
       }
-      const float bias = weights[kTaps];
-      const int row = static_cast<int>(walk) * p.lanes.rows * kStep;  // of the piece
-      const PlaneView<T> view{staged + lead + plane * plane_elements, range.first, staged_rows, width};
-      T* own_outputs = outputs + output_lead + plane * output_plane + row * columns;
-#pragma unroll 1
-      for (int first = 0; first < columns; first += static_cast<int>(p.lanes.columns.divisor()) * kColumns) {
-        const int column = first + static_cast<int>(lane_column) * kColumns;
-        const int steps = works && column < columns ? min(p.lanes.rows, (rows - row + kStep - 1) / kStep) : 0;
-        T* place = own_outputs + column;
-        if constexpr (!Filter::kTransposed) {
-          walk_down<Filter>(view, weights, (first_row + row) * Filter::kStride - p.rows.offset,
-                            column * Filter::kStride - p.columns.offset, p.lanes.rows, steps,
-                            [&](int output, const float (&sums)[kColumns]) {
-                              finish_outputs<T, kColumns>(place + output * columns, 0, 1, columns - column, sums, bias,
-                                                          p);
-                            });
-        } else {
-          walk_down_transposed<Filter>(view, weights, (first_row + row) / 2, column / 2, p.lanes.rows, steps,
-                                       [&](int step, const float (&sums)[2 * kColumns]) {
-                                         finish_outputs<T, kColumns>(place + 2 * step * columns, columns,
-                                                                     rows - row - 2 * step, columns - column, sums,
-                                                                     bias, p);
-                                       });
-        }
-      }
+    };
+    if (plain) {
+      walk_all(std::true_type{});
+    } else {
+      walk_all(std::false_type{});
     }
   } else {
     constexpr bool kMayBeTall = !Filter::kTransposed;
@@ -279,16 +319,19 @@ __global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
       if (kMayBeTall && p.tall) {
         float sums[kTall] = {};
         correlate_tall(view, p, own_weights, output_row, static_cast<int>(column), sums);
-        finish_outputs<T, 1>(place, columns, rows_left, 1, sums, own_weights[taps], p);
+        const float bias = own_weights[taps];
+#pragma unroll
+        for (float& sum : sums) sum += bias;
+        finish_outputs<T, 1>(place, columns, rows_left, 1, sums, p);
       } else {
-        const float sums[1] = {
-            correlate<T, Filter::kTransposed>(view, p, own_weights, output_row, static_cast<int>(column))};
-        finish_outputs<T, 1>(place, 0, 1, 1, sums, own_weights[taps], p);
+        const float sum = correlate<T, Filter::kTransposed>(view, p, own_weights, output_row, static_cast<int>(column));
+        const float sums[1] = {sum + own_weights[taps]};
+        finish_outputs<T, 1>(place, 0, 1, 1, sums, p);
       }
     }
   }
   __syncwarp();
-  store_flat(output, output_count, outputs);
+  store_flat(output, output_count, outputs, plain && p.activation == Activation::relu);
 }
 
 }  // namespace fastconv::depthwise

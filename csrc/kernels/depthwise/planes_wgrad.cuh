@@ -68,7 +68,7 @@ __device__ __forceinline__ void walk_gradients(const PlaneView<T>& view, const T
     for (int e = 0; e < kU; ++e) {
       if (t < count + kOpen - 1 && static_cast<unsigned>(staged_row) < static_cast<unsigned>(view.staged)) {
         float values[kWidth];
-        load_row(from, inside, values);
+        load_row<-1>(from, inside, values);
 #pragma unroll
         for (int k = 0; k < kOpen; ++k) {
           if (e + kU * k >= kR) continue;
