@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from fastconv import backends, machine_code
 from fastconv.backends import cuda
 from fastconv.bench.hardware import Gpu, gpu_like, occupancy
@@ -62,8 +64,10 @@ def gpu_of(target: Target) -> Gpu:
 
 
 def on_gpu(problem: Problem, gpu: Gpu) -> Problem:
-    """The same problem on CUDA tensors of a named GPU."""
-    return changed(problem, target=Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name))
+    """The same problem on CUDA tensors of a named GPU; where this machine has one, under its own name, as times are kept."""
+    here = (torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    name = next((name for name in here if gpu.name in name), gpu.name)
+    return changed(problem, target=Target("cuda", gpu.capability, gpu.multiprocessors, name))
 
 
 def candidates_on(problem: Problem) -> list[Candidate]:

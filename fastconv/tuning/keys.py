@@ -114,7 +114,9 @@ def _pool_words(problem: PoolProblem) -> list[str]:
 
 
 def split_batch(key: str) -> tuple[str, int]:
-    """A problem's key without its batch size, and the batch size."""
+    """A problem's key without its batch size, and the batch size. ValueError where it is no key."""
+    if not re.fullmatch(r"\w+ n\d+ .+", key):
+        raise ValueError(f"{key!r} does not name a problem")
     op, batch, rest = key.split(" ", 2)
     return f"{op} {rest}", int(batch[1:])
 

@@ -1,4 +1,8 @@
-"""Tables of winners that ship with the package, one file a GPU: made by `fastconv tune --export` from measured times."""
+"""Tables of winners that ship with the package, one file a GPU: made by `fastconv tune --export` from measured times.
+
+A table that cannot be read, is of another schema or was measured on another GPU is not used, with a warning. A winner that this
+version does not have, or that cannot run, is passed over when it is chosen from.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ from fastconv.tuning.store import StoreWarning
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+SCHEMA = 1
+
 #: How far a batch size may be from one in the table, as a factor, for the winner to be taken over.
 NEAREST_BATCH = 4.0
 
@@ -27,18 +33,34 @@ def folder() -> Traversable:
 
 @functools.cache
 def shipped(gpu: str) -> Mapping[str, str]:
-    """Problem key -> candidate key for the GPU of that name; empty where no table ships."""
-    resource = folder() / f"{slug(gpu)}.json"
-    if not resource.is_file():
+    """Problem key -> candidate key for the GPU of that name, as PyTorch or as a datasheet names it; empty where no table ships."""
+    name = _file_for(gpu)
+    if not name:
         return {}
     try:
-        winners = json.loads(resource.read_text())["winners"]
-        if not all(isinstance(winner, str) for winner in winners.values()):
-            raise TypeError("a winner is no string")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        warnings.warn(f"the shipped table {resource.name} is not used: {error}", StoreWarning, stacklevel=2)
+        return _parse((folder() / f"{name}.json").read_text(), name)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        warnings.warn(f"the shipped table {name}.json is not used: {error}", StoreWarning, stacklevel=2)
         return {}
-    return winners
+
+
+def _file_for(gpu: str) -> str:
+    """`nvidia-h200` for "NVIDIA H200", and for "H200" too; "" where there is none."""
+    names, wanted = shipped_names(), slug(gpu)
+    return wanted if wanted in names else next((name for name in names if wanted in name.split("-")), "")
+
+
+def _parse(text: str, name: str) -> dict[str, str]:
+    content: Any = json.loads(text)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ValueError(f"it is not of schema {SCHEMA}")
+    if slug(content["environment"]["gpu"]) != name:
+        raise ValueError(f"it was measured on another GPU, {content['environment']['gpu']}")
+    for problem, winner in content["winners"].items():
+        split_batch(problem)
+        if not isinstance(winner, str):
+            raise TypeError(f"the winner of {problem} is {winner!r}, which names no candidate")
+    return content["winners"]
 
 
 def shipped_names() -> list[str]:
@@ -85,4 +107,4 @@ def export(problems: Mapping[str, Mapping[str, float]], environment: Mapping[str
         finite = {name: seconds for name, seconds in times.items() if math.isfinite(seconds)}
         if finite:
             winners[problem] = min(finite, key=lambda name: finite[name])
-    return json.dumps({"environment": dict(environment), "winners": winners}, indent=1) + "\n"
+    return json.dumps({"schema": SCHEMA, "environment": dict(environment), "winners": winners}, indent=1) + "\n"

@@ -47,6 +47,27 @@ def test_every_problem_has_a_candidate_and_every_rejection_a_reason(name, capabi
         assert shown <= candidate.details.keys()
 
 
+def emptied(made):
+    """The problem with a batch of none."""
+    fields = {}
+    for field in dataclasses.fields(made):
+        value = getattr(made, field.name)
+        if isinstance(value, Operand) and field.name != "w":
+            fields[field.name] = dataclasses.replace(value, sizes=(0, *value.sizes[1:]))
+        elif dataclasses.is_dataclass(value) and field.name in ("conv", "pool"):
+            fields[field.name] = emptied(value)
+    return dataclasses.replace(made, **fields)
+
+
+@pytest.mark.parametrize("capability", TARGETS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_an_empty_batch_has_candidates_on_a_gpu(name, capability):
+    """The last batch of a loader may be one. Models that divide by the number of programs did not survive it."""
+    legal = [candidate for candidate in backend.candidates(emptied(problem(name, capability))) if candidate.legal]
+    assert legal
+    assert all(0 < candidate.predicted_seconds < 1 for candidate in legal)
+
+
 @pytest.mark.parametrize("name", ["fprop_3x3", "fprop_resnext", "wgrad_3x3_tf32", "pool_forward_3x3", "channel_sum"])
 def test_configurations_have_different_names(name):
     made = problem(name, 90)

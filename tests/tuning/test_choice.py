@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastconv import backends
+import fastconv
+from fastconv import analysis, backends
 from fastconv.backends import packed_weights
 from fastconv.bench.device import CpuDevice
 from fastconv.plan import Candidate
@@ -309,7 +310,21 @@ def test_a_table_made_by_export_is_found_by_the_gpus_name_and_chosen_from(shippe
     assert "cost model" in chosen(problem, found)[1]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"winners": []}', '{"winners": {"p": 1}}', "\x00"])
+def table_text(winners, gpu=HERE.gpu, **fields):
+    return json.dumps(
+        {"schema": 1, "environment": dataclasses.asdict(HERE) | {"gpu": gpu}, "winners": winners} | fields
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "\x00", "[" * 100000, '{"winners": {}}', table_text([]), table_text({"p n1 x": 1}),
+        table_text({"p": "cuda:kernel0:config0"}), table_text({"p 1 x": "cuda:kernel0:config0"}), table_text({}, schema=2),
+        table_text({}, environment=None), table_text({}, gpu="another GPU"),
+    ],
+    ids=lambda text: text[:60],
+)  # fmt: skip
 def test_a_broken_table_is_a_warning_and_the_model_chooses(shipped, tmp_path, monkeypatch, text):
     monkeypatch.setattr(choice, "store_for", lambda gpu: Store(HERE, tmp_path / "no times"))
     (shipped / f"{slug(GPU.name)}.json").write_text(text)
@@ -317,9 +332,50 @@ def test_a_broken_table_is_a_warning_and_the_model_chooses(shipped, tmp_path, mo
         assert "cost model" in chosen(conv(), candidates(FAST))[1]
 
 
+def key_and_candidate(explanation):
+    """What a table says to take for the only call: the last candidate that can run, which no other way of choosing picks."""
+    (call,) = explanation
+    wanted = [one for one in analysis.candidates_on(call.problem) if one.legal][-1]
+    assert wanted != call.chosen
+    return problem_key(call.problem), candidate_key(wanted)
+
+
+@pytest.fixture
+def explained(shipped, tmp_path, monkeypatch):
+    """A layer explained on an H200 that nobody has measured anything on."""
+    monkeypatch.setenv("FASTCONV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FASTCONV_TUNE", raising=False)
+    x, w = torch.randn(1, 16, 8, 8, dtype=torch.bfloat16), torch.randn(16, 16, 3, 3, dtype=torch.bfloat16)
+    return fastconv.explain(lambda: fastconv.conv2d(x, w, padding=1))
+
+
+def test_explain_on_a_gpu_finds_the_table_that_ships_for_it(explained, shipped):
+    key, wanted = key_and_candidate(explained.on("H200"))
+    tables.shipped.cache_clear()
+    (shipped / "nvidia-h200.json").write_text(table_text({key: wanted}, gpu="NVIDIA H200"))
+    (call,) = explained.on("H200")
+    assert candidate_key(call.chosen) == wanted
+    assert "shipped table for H200" in call.why
+    (elsewhere,) = explained.on("H100")
+    assert "cost model" in elsewhere.why
+
+
+def test_explain_on_a_gpu_that_is_here_finds_what_was_measured_on_it(explained, monkeypatch):
+    key, wanted = key_and_candidate(explained.on("H200"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", ["NVIDIA A100-SXM4-80GB", "NVIDIA H200"].__getitem__)
+    choice.store_for("NVIDIA H200").add(key, {wanted: 1e-5})
+    (call,) = explained.on("H200")
+    assert candidate_key(call.chosen) == wanted
+    assert "measured fastest" in call.why
+    assert analysis.analyse(call.problem, call.chosen).measured_seconds == 1e-5
+    assert "cost model" in explained.on("H100").calls[0].why
+
+
 def test_every_shipped_table_was_measured_on_the_gpu_it_is_named_for():
     for entry in tables.folder().iterdir():
         if entry.name.endswith(".json"):
+            assert tables.shipped(entry.name.removesuffix(".json")), entry.name
             content = json.loads(entry.read_text())
             assert slug(content["environment"]["gpu"]) == entry.name.removesuffix(".json")
             assert content["environment"]["driver"], "no driver, no measurement"

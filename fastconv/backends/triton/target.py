@@ -69,7 +69,7 @@ def memory_seconds(
     if target.device_type == "cpu":
         return programs * 2e-3 * (1 + operations) + elements * operations * 5e-8
     rates = architecture(target)
-    busy = min(1.0, programs / (4 * target.multiprocessors))
+    busy = min(1.0, max(programs, 1) / (4 * target.multiprocessors))  # nothing to do still is a launch
     rate = rates.double_flops if problem.dtype == torch.float64 else rates.vector_flops
     # Address arithmetic and conversion cost about as much again as the products.
     compute = 4 * elements * operations / (rate * rates.clock * target.multiprocessors)
