@@ -33,7 +33,7 @@ def folder() -> Traversable:
 
 @functools.cache
 def shipped(gpu: str) -> Mapping[str, str]:
-    """Problem key -> candidate key for the GPU of that name, as PyTorch or as a datasheet names it; empty where no table ships."""
+    """Problem key -> candidate key for the GPU of that name, PyTorch's or the datasheet's; empty where no table ships."""
     name = _file_for(gpu)
     if not name:
         return {}
