@@ -47,9 +47,9 @@ struct Launch {
   int64_t source_bytes = 0;   // that the tiles stage, in 32-byte sectors for the rows of an image
 };
 
-// Everything but the pointers and the strides of the source, which may be converted.
-Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan& rows, const AxisPlan& columns,
-                   int tile_width_log2) {
+// Everything but the pointers. source: as the kernel finds it, which may be converted.
+Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand& source, const AxisPlan& rows,
+                   const AxisPlan& columns, int tile_width_log2) {
   Launch launch;
   Parameters& p = launch.parameters;
   const int element = geometry.element, step_depth = 32 / element;
@@ -84,6 +84,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
                   [&](int bytes) { return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1; });
   }
   lay_out_image(p, geometry, p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 8 : 2));
+  set_source(p, geometry, source);
   const int pass_columns = geometry.kernel.units * geometry.unit_columns;
   launch.shared_bytes = p.staging_at + int64_t{kThreads} / 32 * pass_columns * 20 * 4;
 
@@ -133,7 +134,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   const double image_bytes = double(p.rows.image_size) * p.row_pitch;
   const double reads = kThreads / 32.0 * p.units * p.steps * (8 + std::max(geometry.unit_columns / 4, 2));
   const double turned = double(kTileRows) * p.units * geometry.unit_columns / 16;
-  const double wavefronts = reads + turned + image_bytes / (geometry.by_words ? 16 : 128);
+  const double wavefronts = reads + turned + image_passes(p, geometry);
   const double tile_clocks = std::max(2 * products / rate, wavefronts) + 1500.0 / resident;
   const double tiles_each = ceil_div(int64_t{p.tiles} * slabs, int64_t{machine.multiprocessors});
   launch.seconds = tiles_each * tile_clocks / machine.clock;
@@ -161,9 +162,7 @@ struct Launches {
     double computing = 0, halo_bytes = 0;
     for (const AxisPlan& rows : axis_plans(problem, 0)) {
       for (const AxisPlan& columns : axis_plans(problem, 1)) {
-        Launch one = plan_launch(problem, geometry, rows, columns, width_log2);
-        Parameters& p = one.parameters;
-        set_source(p, geometry, source);
+        Launch one = plan_launch(problem, geometry, source, rows, columns, width_log2);
         shared_bytes = std::max(shared_bytes, one.shared_bytes);
         computing += one.seconds;
         halo_bytes += static_cast<double>(one.source_bytes);

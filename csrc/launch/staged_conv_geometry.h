@@ -280,6 +280,14 @@ inline void set_source(Parameters& p, const Geometry& geometry, const Operand& s
   const int64_t line = int64_t{p.columns.image_size} * (p.planes ? 1 : p.all_channels);
   p.line_chunks = FastDivider<uint32_t>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
   p.lines_channels = FastDivider<uint32_t>(p.planes ? p.all_channels : 1);
+  p.rows_are_lines = !p.planes && p.column_gap == 0 && p.column_pitch == p.all_channels * geometry.element;
+}
+
+// Passes through the banks to stage an image, as the emulator counts them for 7x7 stems: 45 bytes a pass where rows
+// are written by words, 20 where elements are handed out by a table.
+inline double image_passes(const Parameters& p, const Geometry& geometry) {
+  const double bytes = double(p.rows.image_size) * p.row_pitch;
+  return bytes / (!geometry.by_words ? 128 : p.rows_are_lines ? 45 : 20);
 }
 
 }  // namespace fastconv::staged

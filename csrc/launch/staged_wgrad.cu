@@ -206,8 +206,8 @@ struct WgradLaunch {
     const double math = 2.0 * kTileRows * rows * columns / machine.tensor_flops_per_clock * slowdown;
     const double steps = kTileRows / (32.0 / geometry.element);
     const double reads = steps * (kThreads / 32 * rows / 4 + columns / 4);
-    const double staged = double(image.rows.image_size) * image.row_pitch / (geometry.by_words ? 16 : 128) +
-                          double(kTileRows) * parameters.gradient_pitch / (parameters.gradient_planes ? 16 : 128);
+    const double staged = image_passes(image, geometry) +
+                          double(kTileRows) * parameters.gradient_pitch / (parameters.gradient_planes ? 64 : 128);
     const double tile_clocks = std::max(math, reads + staged) + 1500.0 / resident;
     const double tiles_each =
         double(ceil_div(image.tiles, splits)) * ceil_div(int64_t{parts} * splits, int64_t{machine.multiprocessors});

@@ -104,10 +104,7 @@ def depthwise_cases() -> list[CountedCase]:
 #: Sums that a block keeps, and their way to dw.
 SUMS = ("partial", "workspace", "output")
 #: Once a tile of outputs, or once a block.
-STAGED = Told(
-    "what stages, packs and finishes",
-    (("image.cuh", "store"), ("image.cuh", "load"), ("operands.cuh", "store"), ("epilogue.cuh", "load")),
-)
+STAGED = Told("lanes of several image rows", (("image.cuh", "store"), ("operands.cuh", "store")))
 FINISHED = Told(
     "sums change hands",
     (
@@ -144,6 +141,7 @@ def stem_cases() -> list[CountedCase]:
         case("fprop", F16, "8x16", 128, **NCHW),  # rows of y are whole sectors, as those of 224x224 are
         case("fprop", F32, "8x16"),
         case("wgrad", F16, "16x8"),
+        case("wgrad", F16, "8x16", 128, **NCHW),
         case("wgrad", F32, "8x16"),
     ]
 

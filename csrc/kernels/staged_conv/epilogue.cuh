@@ -14,6 +14,13 @@ constexpr int staging_bytes() {
   return kThreads / 32 * columns * kPixelPitch * static_cast<int>(sizeof(float));
 }
 
+// Which half of its 8 columns a chunk of 16-bit outputs finds first, in floats, where pixels lie beside each other: a
+// lane reads 32 bytes by halves, and lanes 128 bytes apart would meet in the same banks.
+template <int columns>
+__device__ __forceinline__ int first_half(int pixel, int column) {
+  return (columns >= 64 ? column >> 5 : pixel) % 2 * 4;
+}
+
 // Where the pixel of a row of the tile lies in the output; output is -1 where there is none. `left`: pixels from it to
 // the end of its row.
 struct PixelPlace {
@@ -59,7 +66,9 @@ __device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRo
             staging[(8 * n + 2 * t) * kPixelPitch + g + 8 * half] = two[0];
             staging[(8 * n + 2 * t + 1) * kPixelPitch + g + 8 * half] = two[1];
           } else {
-            ptx::store_vector(staging + (g + 8 * half) * kPitch + 8 * n + 2 * t, ptx::Vector<float, 2>{two[0], two[1]});
+            const int swapped = kChunk == 8 ? first_half<kColumns>(g, 8 * n) : 0;
+            ptx::store_vector(staging + (g + 8 * half) * kPitch + 8 * n + ((2 * t) ^ swapped),
+                              ptx::Vector<float, 2>{two[0], two[1]});
           }
         }
       }
@@ -71,6 +80,7 @@ __device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRo
       const int column = p.along_pixels ? i / 32 * kAcross + i % kAcross : i % (kColumns / kChunk) * kChunk;
       const int slab_row = p.along_pixels ? i % 32 / kAcross * kChunk : i / (kColumns / kChunk);
       const float* from = staging + (p.along_pixels ? column * kPixelPitch + slab_row : slab_row * kPitch + column);
+      const int swapped = kChunk == 8 && !p.along_pixels ? first_half<kColumns>(slab_row, column) : 0;
       const int tile_row = warp_row + 16 * m + slab_row;
       const int of_unit = column % Unit::kColumns, its_unit = unit + column / Unit::kColumns;
       const PixelPlace pixel = output_pixel(p, tile, tile_row);
@@ -84,7 +94,7 @@ __device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRo
       uint32_t suspects = 0;
 #pragma unroll
       for (int j = 0; j < kChunk; j += 4) {
-        const auto four = ptx::load_vector<4>(from + j);
+        const auto four = ptx::load_vector<4>(from + (j ^ swapped));
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
           values[j + k] = four[k];

@@ -71,6 +71,7 @@ struct Parameters {
   int row_pitch, column_pitch, column_gap;  // of the image; a gap after every period of columns
 
   FastDivider<uint32_t> line_chunks, lines_channels;  // staging by words: chunks of a line; channels (planes) or 1
+  bool rows_are_lines;                                // by words: an image row is what memory has, without gaps
   FastDivider<uint32_t> slab_chunks, image_columns;   // staging by chunks
   int piece_bytes;                                    // that one copy moves, by chunks
 };

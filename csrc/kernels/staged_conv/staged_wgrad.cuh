@@ -43,14 +43,17 @@ struct WgradUnit {
 template <class Element>
 __device__ __forceinline__ void stage_gradient(const WgradParameters& p, const Tile& tile, unsigned char* memory,
                                                int first_filter) {
-  constexpr int kChunk = 16 / sizeof(Element);
+  constexpr int kChunk = 16 / sizeof(Element), kOfWord = 4 / sizeof(Element);
   const int chunks = p.gradient_planes ? kTileRows / kChunk : p.tile_filters / kChunk;
   const int items = p.gradient_planes ? p.tile_filters * chunks : kTileRows * chunks;
   const int width_log2 = p.image.tile_width_log2;
   const int filters = p.image.all_filters - first_filter;
   const Element* gradient = static_cast<const Element*>(p.gradient) + tile.batch * p.gradient_batch;
   for (int i = threadIdx.x; i < items; i += kThreads) {
-    const int outer = i / chunks, chunk = i % chunks;
+    // NCHW: a warp takes two neighbouring chunks, a sector, of 16 filters, which lie side by side in shared memory.
+    const int pair = i / 32, pairs = chunks / 2;
+    const int outer = p.gradient_planes ? pair / pairs * 16 + i % 32 / 2 : i / chunks;
+    const int chunk = p.gradient_planes ? pair % pairs * 2 + i % 2 : i % chunks;
     const int pixel = p.gradient_planes ? chunk * kChunk : outer;
     const int row = tile.row + (pixel >> width_log2), column = tile.column + (pixel & ((1 << width_log2) - 1));
     const int filter = p.gradient_planes ? outer : chunk * kChunk;
@@ -76,8 +79,21 @@ __device__ __forceinline__ void stage_gradient(const WgradParameters& p, const T
 #pragma unroll
       for (int j = 0; j < kChunk; ++j) values[j] = j < left ? from[j * p.gradient_column] : Element{};
     }
+    // The second chunk begins with its third pixel: pixels of eight words and more would meet in the same banks.
+    const auto read = ptx::detail::reinterpret_bits<ptx::Vector<uint32_t, 4>>(values);
+    uint32_t words[4] = {read[0], read[1], read[2], read[3]};
+    const int turn = chunk % 2 * (2 / kOfWord);
+    turn_words(words, turn);
 #pragma unroll
-    for (int j = 0; j < kChunk; ++j) *reinterpret_cast<Element*>(to + j * p.gradient_pitch) = values[j];
+    for (int step = 0; step < 4; ++step) {
+      unsigned char* word = to + ((step + turn) & 3) * kOfWord * p.gradient_pitch;
+      if constexpr (kOfWord == 2) {
+        *reinterpret_cast<uint16_t*>(word) = static_cast<uint16_t>(words[step]);
+        *reinterpret_cast<uint16_t*>(word + p.gradient_pitch) = static_cast<uint16_t>(words[step] >> 16);
+      } else {
+        *reinterpret_cast<uint32_t*>(word) = words[step];
+      }
+    }
   }
   ptx::commit_async_copies();
   ptx::wait_async_copies<0>();
