@@ -344,6 +344,35 @@ def test_an_interrupted_run_ends_as_an_interrupted_process_does(tmp_path, monkey
     assert "--resume adds them" in printed
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_resume_alone_goes_on_with_what_the_run_was_asked_for(tmp_path, monkeypatch):
+    """Else the rest of a run of one suite would be that of all of them."""
+    from fastconv.bench import session
+
+    jobs = []
+
+    def interrupted(job, writer, log, done, on_row, on_begin):
+        jobs.append(job)
+        row = predicted(job.cases[len(jobs) - 1], "fastconv-cuda", 1e-5)
+        row.predicted_gpu = job.gpu
+        writer.write(row)
+        return supervisor.Outcome([row], complete=False, reason="interrupted")
+
+    monkeypatch.setattr(session, "supervise", interrupted)
+    monkeypatch.chdir(tmp_path)
+    asked = ("--suite", "pools", "--pass", "fwd", "--dtype", "float16", "--backend", "cuda", "--gpu", "A100")
+    run("bench", *asked, code=130)
+    printed = run("bench", "--resume", code=130)
+    assert "asked for: suites ['pools']" in printed
+    assert [case.key for case in jobs[0].cases] == [case.key for case in jobs[1].cases]
+    assert len(jobs[0].cases) > 4
+    assert jobs[0].field == jobs[1].field
+    assert jobs[0].gpu == jobs[1].gpu == "A100"
+    run("bench", "--resume", "--suite", "dcgan", "--pass", "dgrad", "--backend", "cuda", code=130)
+    assert {case.layer.suite for case in jobs[2].cases} == {"dcgan"}
+    assert jobs[2].gpu == "A100"
+
+
 @pytest.mark.parametrize(("count", "shown"), [("0", 0), ("1", 2), ("2", 4), ("50", 5)])
 def test_compare_shows_as_many_rows_as_were_asked_for(tmp_path, count, shown):
     rows = [predicted(case, "fastconv-cuda", 1e-5) for case in cases()[:5]]

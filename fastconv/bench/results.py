@@ -133,7 +133,7 @@ class Results:
 _ENVIRONMENT = {
     **dict.fromkeys(("driver", "cuda", "commit", "predicted_gpu", "incomplete"), str | None),
     **dict.fromkeys(("versions", "gpu_state", "environment"), dict[str, str]),
-    "device": dict[str, Any],
+    **dict.fromkeys(("device", "asked"), dict[str, Any]),
     "ceilings": Ceilings,
 }
 

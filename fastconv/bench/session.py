@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fastconv.bench import contestants, environment, prediction, report
-from fastconv.bench.cases import Case, Selection, by_expected_gap, select
+from fastconv.bench.cases import Case, by_expected_gap, select
 from fastconv.bench.hardware import gpu_like, gpu_named
 from fastconv.bench.measurement import Effort
 from fastconv.bench.names import known, seconds_to_spend
+from fastconv.bench.options import USUAL_GPU, Options
 from fastconv.bench.report import tables
 from fastconv.bench.results import SCHEMA, Results, Row, Writer, load
 from fastconv.bench.runner import Field
@@ -39,20 +40,6 @@ QUICK_EFFORT = Effort(seconds=0.04, least=7, most=30, batch_seconds=2e-3)
 
 
 @dataclasses.dataclass
-class Options:
-    selection: Selection
-    backends: Sequence[str] = ()
-    kernels: Sequence[str] = ()
-    baselines: Sequence[str] | None = None  # None: all, without torch.compile in a quick run
-    peers: Sequence[str] = ()
-    gpu: str = "H200"  # of predictions, where there is no GPU
-    output: Path | None = None
-    resume: bool = False
-    time_budget: float | None = None  # seconds
-    measured: bool = dataclasses.field(default_factory=torch.cuda.is_available)
-
-
-@dataclasses.dataclass
 class Finished:
     results: Results
     folder: Path
@@ -66,6 +53,14 @@ def run(options: Options, console: Console) -> Finished:
     """Raises ValueError (UnknownNameError) for what cannot be asked for, before anything runs."""
     began = time.time()
     mode()  # of FASTCONV_TUNE: a wrong word would fail every row
+    folder = output_folder(options)
+    path = folder / "results.jsonl"
+    before = asked_before(path) if options.resume else {}
+    options = options.completed(before)
+    asked = options.remembered()
+    if before and before == asked:
+        words = [f"{name} {value}" for name, value in asked.items() if value]
+        console.print(f"Going on with what the run was asked for: {', '.join(words)}", highlight=False)
     selection = options.selection
     if not options.measured and selection.quick and not selection.directions:
         # The whole of training is the same primitives once more.
@@ -78,10 +73,8 @@ def run(options: Options, console: Console) -> Finished:
             cases = [case for case in cases if _taps(case) <= MOST_QUICK_TAPS]
         cases.sort(key=lambda case: _taps(case) > 121)
     job = make_job(options, cases, began)
-    folder = output_folder(options)
-    path = folder / "results.jsonl"
     done = finished_rows(path) if options.resume else set()
-    facts = environment.collect()
+    facts = environment.collect() | {"asked": asked}
     if not options.measured:
         gpu = gpu_named(options.gpu)
         facts |= {"predicted_gpu": gpu.name, "ceilings": dataclasses.asdict(gpu.ceilings())}
@@ -139,7 +132,11 @@ def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
         known("baseline", name, contestants.BASELINES)
     budget = seconds_to_spend("time_budget", options.time_budget)
     if not options.measured:
-        if options.peers or alone or options.baselines is not None:
+        if alone:
+            raise ValueError(
+                "backend is none, so PyTorch alone, which needs a GPU to be measured on; PyTorch sees none here"
+            )
+        if options.peers or options.baselines is not None:
             raise ValueError("baseline and peer need a GPU to be measured on, and PyTorch sees none here")
         backends = tuple(name for name in backends if name in prediction.BACKENDS) if backends else prediction.BACKENDS
         if not backends:
@@ -181,6 +178,11 @@ def finished_rows(path: Path) -> set[str]:
     return {row.id for row in load(path).rows}
 
 
+def asked_before(path: Path) -> dict[str, Any]:
+    """What the run of the file was asked for; {} where it does not tell."""
+    return load(path).environment.get("asked", {}) if has_begun(path) else {}
+
+
 def has_begun(path: Path) -> bool:
     """Whether a run came as far as its first line: one that was interrupted before has nothing to go on with."""
     return path.exists() and b"\n" in path.read_bytes()
@@ -204,7 +206,7 @@ def output_folder(options: Options) -> Path:
             raise ValueError(f"resume: there is no run in {HOME}/ yet; name one with --output")
         return runs[-1].parent
     device_name, _ = _device()
-    name = re.sub(r"\W+", "-", device_name.lower()).strip("-") or f"predicted-{options.gpu.lower()}"
+    name = re.sub(r"\W+", "-", device_name.lower()).strip("-") or f"predicted-{(options.gpu or USUAL_GPU).lower()}"
     return HOME / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 

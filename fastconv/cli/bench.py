@@ -33,7 +33,7 @@ def bench(
     layout: Annotated[list[str] | None, typer.Option(help=f"nchw, channels_last. {_MANY}")] = None,
     batch: Annotated[int | None, typer.Option(help="Batch size; each suite has its own.")] = None,
     backend: Annotated[
-        list[str] | None, typer.Option(help=f"Ours: auto, cuda, triton, aten; none: PyTorch alone. {_MANY}")
+        list[str] | None, typer.Option(help=f"Ours: auto, cuda, triton, aten, registered; none: PyTorch alone. {_MANY}")
     ] = None,
     kernel: Annotated[list[str] | None, typer.Option(help=f"One kernel family, beside the backends. {_MANY}")] = None,
     baseline: Annotated[
@@ -43,14 +43,21 @@ def bench(
     peer: Annotated[
         list[str] | None, typer.Option(help=f"package.module:function that makes a Call of a Case. {_MANY}")
     ] = None,
-    gpu: Annotated[str, typer.Option(help="Without a GPU: the one to predict for, A100, H100 or H200.")] = "H200",
+    gpu: Annotated[
+        str | None, typer.Option(help="Without a GPU: the one to predict for, A100, H100 or H200. Left out: H200.")
+    ] = None,
     time_budget: Annotated[
         float | None, typer.Option(help="Seconds; the biggest expected gaps are measured first.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results. Default: fastconv-bench/<gpu>-<time>.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --output, or with the latest run.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with --output, or with the latest run; alone, with what it was asked for."
+        ),
+    ] = False,
 ) -> None:
     """Time layers of real networks against the best PyTorch can do, every result checked against float64 first.
 
@@ -80,7 +87,7 @@ def bench(
         tuple(kernel or ()),
         baselines,
         tuple(peer or ()),
-        gpu.upper(),
+        (gpu or "").upper(),
         output,
         resume,
         time_budget,
