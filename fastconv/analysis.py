@@ -7,6 +7,7 @@ measured, by `fastconv tune` on that GPU.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,7 +92,17 @@ def predicted(problem: Problem, candidate: Candidate) -> float | None:
     """The cost model's time; ATen's by the rough model that stands for it among the candidates."""
     if candidate.backend == "aten":
         return aten_seconds(problem)
+    if (
+        candidate.backend == "triton" and problem.target.device_type == "cpu"
+    ):  # whose candidates have the interpreter's time
+        on_the_played_gpu = changed(problem, target=dataclasses.replace(problem.target, device_type="cuda"))
+        return _triton_seconds(on_the_played_gpu).get(candidate_key(candidate))
     return candidate.predicted_seconds
+
+
+@functools.lru_cache(maxsize=256)
+def _triton_seconds(problem: Problem) -> dict[str, float | None]:
+    return {candidate_key(one): one.predicted_seconds for one in backends.get("triton").candidates(problem)}
 
 
 def analyse(problem: Problem, candidate: Candidate, followed_by: Sequence[str] = ()) -> Analysis:

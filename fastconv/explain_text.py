@@ -36,7 +36,7 @@ def render(
     parts: list[Any] = []
     if few:
         for call, one in zip(calls, found, strict=True):
-            parts += [*card(call, one), Text("")]
+            parts += [*card(call, one, width), Text("")]
     else:
         parts += lines(calls, found, width)
     unknown = dict.fromkeys(one.registers_unknown for one in found if one is not None and one.registers_unknown)
@@ -91,9 +91,19 @@ def lines(calls: Sequence[ExplainedCall], found: Sequence[Analysis | None], widt
     from fastconv.explain import describe
 
     rows = [(call, one, describe(call.problem)) for call, one in zip(calls, found, strict=True)]
+    columns = [(heading, [cell(*row) for row in rows], numeric) for heading, cell, numeric in _COLUMNS]
+    table, left_out = _of_columns(columns, width, _title(calls, found))
+    if not left_out:
+        return [table]
+    return [table, Text(f"no room for: {', '.join(left_out)} (a wider terminal, COLUMNS=300 or --json)", style="dim")]
+
+
+def _of_columns(
+    columns: Sequence[tuple[str, list[str], bool]], width: int, title: str, marked: Sequence[bool] = ()
+) -> tuple[Table, list[str]]:
+    """Of the columns (heading, cells, to the right?) those that say something and fit; and the headings that do not fit."""
     shown, left_out, used = [], [], 2
-    for heading, cell, numeric in _COLUMNS:
-        cells = [cell(*row) for row in rows]
+    for heading, cells, numeric in columns:
         if all(text in ("", "-") for text in cells):
             continue
         needed = max(len(heading), *map(len, cells)) + 3
@@ -102,14 +112,12 @@ def lines(calls: Sequence[ExplainedCall], found: Sequence[Analysis | None], widt
             continue
         shown.append((heading, cells, numeric))
         used += needed
-    table = Table(title=_title(calls, found), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading, _, numeric in shown:
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis")
-    for row in zip(*(cells for _, cells, _ in shown), strict=True):
-        table.add_row(*map(Text, row))
-    if not left_out:
-        return [table]
-    return [table, Text(f"no room for: {', '.join(left_out)} (a wider terminal, COLUMNS=300 or --json)", style="dim")]
+    for number, row in enumerate(zip(*(cells for _, cells, _ in shown), strict=True)):
+        table.add_row(*map(Text, row), style="bold" if marked and marked[number] else "")
+    return table, left_out
 
 
 def _title(calls: Sequence[ExplainedCall], found: Sequence[Analysis | None]) -> str:
@@ -134,7 +142,7 @@ def _predicted(seconds: float | None) -> str | None:
 # --- a card
 
 
-def card(call: ExplainedCall, one: Analysis | None) -> list[Any]:
+def card(call: ExplainedCall, one: Analysis | None, width: int) -> list[Any]:
     from fastconv.explain import describe
 
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 1))
@@ -146,7 +154,7 @@ def card(call: ExplainedCall, one: Analysis | None) -> list[Any]:
     title = " ".join(filter(None, (call.where, call.problem.op)))
     parts: list[Any] = [Text(f"{title}: {describe(call.problem)}", style="bold"), facts]
     if one is not None:
-        parts.append(_candidates(call))
+        parts.append(_candidates(call, width))
     return parts
 
 
@@ -188,24 +196,32 @@ def _facts(call: ExplainedCall, one: Analysis | None) -> list[tuple[str, str]]:
     ]
 
 
-def _candidates(call: ExplainedCall) -> Any:
+def _candidates(call: ExplainedCall, width: int) -> Any:
     """Those that can run, the fastest first, with what is known of their times."""
     legal = [one for one in analysis.candidates_on(call.problem) if one.legal]
     times = analysis.measured(call.problem)
     known = [(times.get(candidate_key(one)), analysis.predicted(call.problem, one), one) for one in legal]
     known.sort(key=lambda entry: entry[0] or entry[1] or math.inf)
-    table = Table(box=box.SIMPLE_HEAD, title=f"candidates that can run it: {len(legal)}", title_justify="left")
-    for heading in ("kernel", "config"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("predicted us", "measured us", "grid", "registers", "occupancy", "waves"):
-        table.add_column(heading, justify="right")
+    rows = []
     for measured, predicted, one in known[:MOST_CANDIDATES]:
-        style = "bold" if candidate_key(one) == candidate_key(call.chosen) else ""
         kernel = " ".join(filter(None, (one.backend, "" if one.backend == "aten" else one.kernel)))
         costs = analysis.analyse(call.problem, one)
-        cells = [_predicted(predicted), _micro(measured), _plain(costs.grid), _plain(costs.registers)]
-        cells += [_share(costs.occupancy), _or_none(".2f")(costs.waves)]
-        table.add_row(kernel, one.config, *(cell or "-" for cell in cells), style=style)
+        cells = [
+            kernel,
+            one.config,
+            _predicted(predicted),
+            _micro(measured),
+            _plain(costs.grid),
+            _plain(costs.registers),
+        ]
+        rows.append([cell or "-" for cell in (*cells, _share(costs.occupancy), _or_none(".2f")(costs.waves))])
+    headings = ("kernel", "config", "predicted us", "measured us", "grid", "registers", "occupancy", "waves")
+    columns = [
+        (heading, [row[number] for row in rows], heading not in ("kernel", "config"))
+        for number, heading in enumerate(headings)
+    ]
+    chosen = [candidate_key(one) == candidate_key(call.chosen) for _, _, one in known[:MOST_CANDIDATES]]
+    table, _ = _of_columns(columns, width, f"candidates that can run it: {len(legal)}", chosen)
     if len(known) > MOST_CANDIDATES:
         table.caption, table.caption_justify = (
             f"and {len(known) - MOST_CANDIDATES} slower ones (--json has all)",

@@ -124,6 +124,10 @@ def test_explain_describes_the_convolution_that_was_asked_for():
         (("conv2d", "1x2x5x5"), "conv2d_fprop"),
         (("conv_transpose2d", "1x2x3x3", "--stride", "2", "--output-padding", "1"), "conv2d_dgrad"),
         (("max_pool2d", "2x5x5", "--kernel", "2", "--ceil-mode"), "max_pool2d_forward"),
+        (("adaptive_max_pool2d", "1x2x6x6", "--output-size", "3x2"), "max_pool2d_forward"),
+        (("adaptive_max_pool2d", "2x6x6"), "max_pool2d_forward"),
+        (("max_unpool2d", "2x3x4", "--kernel", "2x3", "--stride", "2", "--padding", "1"), "max_unpool2d_forward"),
+        (("max_unpool2d", "1x2x3x4", "--channels-last"), "max_unpool2d_forward"),
     ],
 )
 def test_explain_names_the_hand_written_kernel_of_each_op(arguments, op):
@@ -190,7 +194,7 @@ def test_explain_prints_a_table():
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (("conv3d", "1x2x3x3"), "conv2d, conv_transpose2d, max_pool2d, conv2d_max_pool2d, conv2d_global_max", 2),
+        (("conv3d", "1x2x3x3"), "conv2d, conv_transpose2d, max_pool2d, conv2d_max_pool2d, conv2d_global_max, adap", 2),
         (("conv2d",), "second argument", 2),
         (("conv2d", "1x2"), "NxCxHxW and CxHxW", 2),
         (("conv2d", "1x2x5x5", "--dtype", "int8"), "bfloat16", 2),
@@ -219,6 +223,13 @@ def test_explain_prints_a_table():
             ("conv2d", "1x2x5x5", "--pool-kernel", "2"),
             "--pool-kernel is not for conv2d. It is for conv2d_max_pool2d",
             2,
+        ),
+        (("max_unpool2d", "1x2x5x5", "--dilation", "2"), "--dilation is not for max_unpool2d", 2),
+        (("max_unpool2d", "1x2x1x1", "--padding", "2"), "max_unpool2d()", 1),
+        (
+            ("adaptive_max_pool2d", "1x2x5x5", "--output-size", "2", "--backend", "cuda"),
+            "divisors of the input's size",
+            1,
         ),
         (("json:dumps", "--input", "1x2x5x5", "--groups", "2"), "--groups is for a single op, not for a model", 2),
         (("conv2d", "1x2x5x5", "--input", "1x2x5x5"), "--input is for a model", 2),

@@ -46,6 +46,7 @@ def explain(
     padding_mode: Annotated[str | None, typer.Option(help=f"Of a conv2d: {', '.join(PADDING_MODES)}.")] = None,
     padding_value: Annotated[float | None, typer.Option(help="What --padding-mode constant pads with.")] = None,
     output_padding: Annotated[str | None, typer.Option(help="For conv_transpose2d.")] = None,
+    output_size: Annotated[str | None, typer.Option(help="For adaptive_max_pool2d: P or PxQ. Left out: 1.")] = None,
     dilation: Annotated[str | None, typer.Option(help="One number or two.")] = None,
     groups: Annotated[int | None, typer.Option(min=1, help="G.")] = None,
     bias: Annotated[bool | None, typer.Option("--bias/--no-bias", help="Left out: with a bias.")] = None,
@@ -92,7 +93,7 @@ def explain(
         "out_channels": out_channels, "kernel": kernel, "stride": stride, "padding": padding, "padding_mode": padding_mode,
         "padding_value": padding_value, "output_padding": output_padding, "dilation": dilation, "groups": groups, "bias": bias,
         "activation": None if activation is None else activation.value, "pool_kernel": pool_kernel,
-        "pool_stride": pool_stride, "pool_padding": pool_padding, "ceil_mode": ceil_mode,
+        "pool_stride": pool_stride, "pool_padding": pool_padding, "ceil_mode": ceil_mode, "output_size": output_size,
     }  # fmt: skip
 
     def tensor(*sizes: int) -> torch.Tensor:
@@ -120,8 +121,9 @@ def explain(
     else:
         if inputs:
             raise typer.BadParameter("--input is for a model. An op takes its input's size as second argument.")
-        op, tensors = layer.described(target, size, options).call(backend.value, tensor)
+        described = layer.described(target, size, options)
         try:
+            op, tensors = described.call(backend.value, tensor)
             explanation = _explained((lambda *given: differentiate(op(*given))) if backward else op, tensors, backward)
         except (RuntimeError, ValueError, TypeError) as error:
             if debug:

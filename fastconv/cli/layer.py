@@ -24,6 +24,8 @@ OPS: dict[str, tuple[str, ...]] = {
     "max_pool2d": ("kernel", "stride", "padding", "dilation", "ceil_mode"),
     "conv2d_max_pool2d": (*_CONV2D, "pool_kernel", "pool_stride", "pool_padding"),
     "conv2d_global_max": _CONV2D,
+    "adaptive_max_pool2d": ("output_size",),
+    "max_unpool2d": ("kernel", "stride", "padding"),
 }
 
 #: Options that are one number or two, by the name of the function's argument.
@@ -31,6 +33,7 @@ _PAIRS = {
     "stride": "stride",
     "dilation": "dilation",
     "output_padding": "output_padding",
+    "output_size": "output_size",
     "pool_kernel": "pool_kernel_size",
     "pool_stride": "pool_stride",
     "pool_padding": "pool_padding",
@@ -55,8 +58,13 @@ class Layer:
             arguments["padding"] = _padding(given["padding"])
         taps, channels = parse_pair(given.get("kernel", "3")), self.size[-3]
         tensors = [tensor(*self.size)]
-        if self.op == "max_pool2d":
+        if self.op == "adaptive_max_pool2d":
+            arguments.setdefault("output_size", 1)
+        elif self.op == "max_pool2d":
             arguments |= {"kernel_size": taps, "ceil_mode": given.get("ceil_mode", False)}
+        elif self.op == "max_unpool2d":
+            arguments["kernel_size"] = taps
+            tensors.append(_winners(tensors[0], arguments))
         else:
             groups, filters = given.get("groups", 1), given.get("out_channels", channels)
             ends = (channels, filters // groups) if self.op == "conv_transpose2d" else (filters, channels // groups)
@@ -65,6 +73,13 @@ class Layer:
                 tensors.append(tensor(filters))
             arguments["groups"] = groups
         return functools.partial(getattr(fastconv, self.op), **arguments), tensors
+
+
+def _winners(pooled: torch.Tensor, window: dict[str, Any]) -> torch.Tensor:
+    """Indices of the sizes of `pooled` that a pool of random numbers made."""
+    geometry = [window["kernel_size"], window.get("stride"), window.get("padding", 0)]
+    image = fastconv.max_unpool2d(pooled.detach(), torch.zeros_like(pooled, dtype=torch.int64), *geometry)
+    return torch.nn.functional.max_pool2d(torch.randn_like(image), *geometry, return_indices=True)[1]
 
 
 def described(op: str, size: str | None, options: dict[str, Any]) -> Layer:

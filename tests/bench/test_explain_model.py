@@ -152,3 +152,17 @@ def test_a_tile_a_grid_and_waves_are_those_of_the_candidate(store):
     assert one.waves == pytest.approx(264 / (4 * 132))
     triton = analysis.analyse(problem, Candidate("triton", "k", "64x64x32_s3_w8", "", 1e-6, {"programs": 10}))
     assert (triton.grid, triton.threads) == (10, 256)
+
+
+def test_what_ran_in_tritons_interpreter_has_the_time_of_the_gpu_that_is_named():
+    """Its candidates have the interpreter's time on CPU tensors: a tenth of a second, which was said to be a GPU's."""
+    x, w = torch.randn(1, 16, 8, 8), torch.randn(16, 16, 3, 3)
+    explanation = fastconv.explain(lambda: fastconv.conv2d(x, w, padding=1, backend="triton"))
+    (call,) = explanation
+    one = analysis.analyse(call.problem, call.chosen)
+    assert call.chosen.predicted_seconds > 1e-3
+    assert one.predicted_seconds is None or one.roof_seconds <= one.predicted_seconds < 1e-4
+    (values,) = explanation.to_dict()["calls"]
+    known = [found["predicted_seconds"] for found in values["candidates"] if found["backend"] == "triton"]
+    assert sum(seconds is not None for seconds in known) > 1
+    assert all(seconds is None or seconds < 1e-4 for seconds in known)
