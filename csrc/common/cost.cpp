@@ -37,8 +37,9 @@ double predict_seconds(const Work& work, DataType dtype, const Target& target) {
   double peak = multiply_adds_per_clock(dtype, target.capability) * kClockHertz * target.multiprocessors;
   double computing = work.multiply_adds / (peak * work.efficiency * share_of_device);
   double moving = work.bytes / bytes_per_second(target.capability);
+  double running = std::max(computing, moving) + work.exposed * std::min(computing, moving);
   // Below the time of a launch all are equal, and the first of a family's configurations is as good as any.
-  return std::max({kLaunchSeconds, computing, moving});
+  return std::max(kLaunchSeconds, running);
 }
 
 }  // namespace fastconv

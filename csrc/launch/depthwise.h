@@ -48,7 +48,7 @@ extern const Way band_way;  // on tensor cores
 // fprop and dgrad; with slabs of 8, 4 and 2 chunks of 16 bytes of channels.
 extern const Way channels_last_ways[3];
 
-// Fills in what all passes describe alike and predicts the time. bytes: that cross device memory.
+// Fills in what all passes describe alike and predicts the time. bytes: that are asked for.
 void describe(Description& description, const ConvProblem& problem, double multiply_adds, double efficiency,
               double bytes);
 

@@ -110,9 +110,8 @@ Description describe_slabs(const ConvProblem& problem, const Shape& shape, const
                          shape.strips * kStrip * shape.slabs * (kChunkBytes << slab_log2) / element;
   const double reads =
       (static_cast<double>(problem.x.count()) * shape.halo(problem) + problem.y.count()) * element * shape.group_blocks;
-  // Every block waits for its tile before it works on it; three share a multiprocessor.
   describe(description, problem, outputs * taps, busy * taps / (taps + others),
-           1.1 * bytes_through_slab(reads, slab_log2) + 2.0 * parts.bytes);
+           bytes_through_slab(reads, slab_log2) + 2.0 * parts.bytes);
   return description;
 }
 

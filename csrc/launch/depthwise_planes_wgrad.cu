@@ -142,8 +142,7 @@ Description describe_planes(const ConvProblem& problem, const Shape& shape, cons
   const double outputs = static_cast<double>(problem.y.count());
   const double reads = static_cast<double>(problem.y.sizes[1] * shape.pieces * shape.extent.planes) *
                        (shape.extent.source_elements + shape.extent.output_elements) * element * shape.tap_groups;
-  // Every warp waits for its piece before it works on it.
-  describe(description, problem, outputs * products, products / (products + others), 1.2 * reads + 2.0 * parts.bytes);
+  describe(description, problem, outputs * products, products / (products + others), reads + 2.0 * parts.bytes);
   return description;
 }
 

@@ -206,6 +206,10 @@ DirectConvParameters<Index> parameters_of(const ConvProblem& problem, const Shap
   return p;
 }
 
+// Beside the loop over channels, as the disassembly counts: to find a pixel's input for a tap and whether it exists,
+// and to find an output's place and finish it.
+constexpr double kTapInstructions = 15, kOutputInstructions = 80;
+
 Description describe(const ConvProblem& problem, const DirectConvTile& tile, const Shape& shape) {
   Roles roles = roles_of(problem);
   Description description;
@@ -219,10 +223,12 @@ Description describe(const ConvProblem& problem, const DirectConvTile& tile, con
                          {"stage_depth", int64_t{shape.stage_rows} * shape.stage_columns * shape.stage_channels}};
   int64_t taps_of_a_phase =
       ceil_div(problem.w.sizes[2], tap_step(problem, 0)) * ceil_div(problem.w.sizes[3], tap_step(problem, 1));
+  const double thread_pixels = static_cast<double>(shape.blocks()) * kDirectConvThreads * tile.pixels;
+  const double products = tile.filters * static_cast<double>(roles.reduced_channels);  // of a pixel and a tap
   Work work;
-  work.multiply_adds = static_cast<double>(shape.blocks()) * kDirectConvThreads * tile.filters * tile.pixels *
-                       roles.reduced_channels * taps_of_a_phase;
-  work.efficiency = tile.efficiency;
+  work.multiply_adds = thread_pixels * taps_of_a_phase * (products / tile.efficiency + kTapInstructions) +
+                       static_cast<double>(roles.output->count()) * kOutputInstructions;
+  work.exposed = kExposedWithoutStages;
   work.bytes = static_cast<double>(description.compulsory_bytes);
   work.blocks = static_cast<double>(shape.blocks());
   description.predicted_seconds = predict_seconds(work, problem.dtype, problem.target);

@@ -13,12 +13,12 @@ extern const KernelFamily<ConvProblem> direct_dgrad;
 struct DirectConvTile {
   const char* name;
   int filters, pixels;
-  double efficiency;  // for the cost model: multiply-adds per instruction of the inner loop
+  double efficiency;  // for the cost model: multiply-adds per instruction of the loop over channels
   bool is_mapped;     // whether there are instances for padding that is not zeros
 };
 
 constexpr DirectConvTile kDirectConvTiles[] = {
-    {"k8p4", 8, 4, 0.55, false}, {"k4p2", 4, 2, 0.4, true}, {"k1p8", 1, 8, 0.2, true}};
+    {"k8p4", 8, 4, 0.55, false}, {"k4p2", 4, 2, 0.4, true}, {"k1p8", 1, 8, 0.14, true}};
 
 template <typename Index>
 using DirectConvKernel = void (*)(DirectConvParameters<Index>);

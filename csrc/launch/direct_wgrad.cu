@@ -142,6 +142,7 @@ Description describe(const ConvProblem& problem, const DirectWgradTile& tile, co
   work.efficiency = tile.efficiency;
   work.bytes = static_cast<double>(description.compulsory_bytes + 2 * description.workspace_bytes);
   work.blocks = description.blocks;
+  work.exposed = kExposedWithoutStages;
   description.predicted_seconds = predict_seconds(work, problem.dtype, problem.target);
   return description;
 }

@@ -1,5 +1,5 @@
-"""The compiled kernels of pools, stems, groups and 1x1 access memory whose space is known, and none of it is local. Needs
-fastconv._cuda and a disassembler, and no GPU; what is looked for is tested everywhere."""
+"""The compiled kernels of pools, stems, groups, 1x1 and depthwise access memory whose space is known, and none of it is local.
+Needs fastconv._cuda and a disassembler, and no GPU; what is looked for is tested everywhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ FAMILIES = {
     "pool": ("max_pool", "max_unpool"),
     "staged": ("staged_conv", "staged_wgrad"),
     "pointwise": ("pointwise_gemm",),
+    "depthwise": ("depthwise",),
 }
 
 

@@ -209,26 +209,3 @@ def test_reasons_name_what_is_not_taken() -> None:
     last = depthwise("wgrad", torch.float32, (1, 8, 9, 9), (3, 3), channels_last=True)
     assert reasons(last)["slab4"] == ""
     assert "gaps" in reasons(last)["planes"]
-
-
-@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
-@pytest.mark.parametrize("conv_pass", ["fprop", "dgrad", "wgrad"])
-def test_depthwise_kernels_are_predicted_faster_than_the_general_ones_in_float16(
-    conv_pass: str, channels_last: bool
-) -> None:
-    for r, stride in ((3, 1), (5, 1), (5, 2), (7, 1), (13, 1)):
-        case = depthwise(
-            conv_pass,
-            torch.float16,
-            (32, 96, 56, 56),
-            (r, r),
-            channels_last=channels_last,
-            padding=same((r, r)),
-            stride=(stride, stride),
-            capability=90,
-            multiprocessors=132,
-        )
-        compiled = emulator.module()
-        legal = [one for one in compiled.candidates(case.problem(compiled)) if not one.reason]
-        best = min(legal, key=lambda one: one.details["predicted_seconds"])
-        assert best.kernel == case.kernel, (case, best.kernel)

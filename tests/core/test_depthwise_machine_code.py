@@ -1,5 +1,5 @@
-"""The compiled depthwise kernels: nothing in local memory, 16-byte accesses of global memory, and main loops as the checked-in
-table says. Needs fastconv._cuda and a disassembler, and no GPU; what the table promises is tested without either."""
+"""The compiled depthwise kernels: 16-byte accesses of global memory, and main loops as the checked-in table says. Needs
+fastconv._cuda and a disassembler, and no GPU; what the table promises is tested without either."""
 
 from __future__ import annotations
 
@@ -29,19 +29,6 @@ def compiled() -> dict[Kernel, Instructions]:
     found = depthwise_machine_code.kernels(disassembler, module)
     assert found, "the module has no depthwise kernel"
     return found
-
-
-def test_no_kernel_has_local_memory(compiled: dict[Kernel, Instructions]) -> None:
-    for kernel, code in compiled.items():
-        found = [text for _, text in code if re.search(r"\b(LDL|STL)\b", text)]
-        assert not found, f"{kernel}: {found[0]}"
-
-
-def test_no_kernel_looks_for_the_state_space_of_an_address(compiled: dict[Kernel, Instructions]) -> None:
-    """LDG, LDS, LDGSTS, STG and STS know where they go; LD and ST are for addresses that may lie anywhere."""
-    for kernel, code in compiled.items():
-        found = [text for _, text in code if re.search(r"(?<![\w.])(LD|ST|ATOM|RED)[. ]", text)]
-        assert not found, f"{kernel}: {found[0]}"
 
 
 def test_global_memory_is_read_and_written_by_16_bytes(compiled: dict[Kernel, Instructions]) -> None:
