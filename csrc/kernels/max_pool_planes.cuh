@@ -80,43 +80,52 @@ __device__ __forceinline__ void for_each_strip(const PlanePoolParameters& p, con
   }
 }
 
-// kPairs: W is even, so that columns 2q and 2q + 1 are one aligned access.
+// The columns of a thread's window. One that is not there is read as the nearest that is, a second time and under its
+// place: the same element again changes neither value nor place, and no row has to ask what is there.
 //
-// The winner of a window's row: columns 2q - padding .. of `row`, the first of which is at column 0. Its place is s.
-template <int kWindow, bool kPairs, typename T>
-__device__ __forceinline__ PoolBest<AccumulatorOf<T>> best_of_row(const T* row, int q, int width, bool is_there) {
-  using Value = AccumulatorOf<T>;
-  constexpr Value kLowest = lowest_pool_value<Value>();
-  const int column = 2 * q;
-  Value left = kLowest, middle = kLowest, right = kLowest;
-  if constexpr (kPairs) {
-    if (is_there && column < width) {
-      const auto pair = ptx::load_vector<2>(row + column);
-      middle = Numeric<T>::load(pair[0]);
-      right = Numeric<T>::load(pair[1]);
-    }
-    if constexpr (kWindow == 3) {
-      // A pair for the sake of one: lanes that read every other word would meet in the same banks.
-      if (is_there && q > 0) left = Numeric<T>::load(ptx::load_vector<2>(row + column - 2)[1]);
-    }
-  } else {
-    if (is_there && column < width) middle = Numeric<T>::load(row[column]);
-    if (is_there && column + 1 < width) right = Numeric<T>::load(row[column + 1]);
-    if constexpr (kWindow == 3) {
-      if (is_there && q > 0) left = Numeric<T>::load(row[column - 1]);
-    }
+// kPairs: W is even and column 2q exists, so that columns 2q and 2q + 1 are one aligned access.
+template <int kWindow, bool kPairs>
+struct WindowColumns {
+  int middle, left, right;  // column 2q of the row; the others seen from there
+  int left_place, middle_place, right_place;
+
+  __device__ __forceinline__ WindowColumns(int q, int width) {
+    constexpr int kMiddle = kWindowPadding<kWindow>;
+    middle = kPairs ? 2 * q : min(2 * q, width - 1);
+    left = max(2 * q - 1, 0) - middle;
+    right = kPairs ? 1 : min(2 * q + 1, width - 1) - middle;
+    left_place = q > 0 ? 0 : 1;
+    middle_place = kPairs || 2 * q < width ? kMiddle : 0;
+    right_place = kPairs || right > 0 ? kMiddle + 1 : middle_place;
   }
-  if constexpr (kWindow == 3) {
-    PoolBest<Value> best{left, q > 0 ? 0 : 1};
-    take(best, middle, 1);
-    take(best, right, 2);
-    return best;
-  } else {
-    PoolBest<Value> best{middle, 0};
-    take(best, right, 1);
+
+  // The winner of a window's row. row: its column `middle`. The place is s.
+  template <typename T>
+  __device__ __forceinline__ PoolBest<AccumulatorOf<T>> best(const T* row) const {
+    using Value = AccumulatorOf<T>;
+    Value values[2];
+    if constexpr (kPairs) {
+      const auto pair = ptx::load_vector<2>(row);
+      values[0] = Numeric<T>::load(pair[0]);
+      values[1] = Numeric<T>::load(pair[1]);
+    } else {
+      values[0] = Numeric<T>::load(row[0]);
+      values[1] = Numeric<T>::load(row[right]);
+    }
+    PoolBest<Value> best{values[0], middle_place};
+    if constexpr (kWindow == 3) {
+      if constexpr (kPairs && sizeof(T) == 4) {
+        // A pair for the sake of one: lanes that read every other word would meet in the same banks.
+        best = {left < 0 ? Numeric<T>::load(ptx::load_vector<2>(row - 2)[1]) : values[0], left_place};
+      } else {
+        best = {Numeric<T>::load(row[left]), left_place};
+      }
+      take(best, values[0], middle_place);
+    }
+    take(best, values[1], right_place);
     return best;
   }
-}
+};
 
 template <int kWindow, bool kPairs, typename T>
 __global__ void __launch_bounds__(kPlaneThreads, 8)
@@ -142,29 +151,35 @@ __global__ void __launch_bounds__(kPlaneThreads, 8)
   __syncthreads();
 
   for_each_strip(p, tile, [&](int plane, int first, int rows, int q) {
-    const T* next = inputs + x.row(plane, 2 * first, p.width);  // the row 2 * row
-    const auto best_of = [&](const T* line, bool is_there) {
-      return best_of_row<kWindow, kPairs>(line, q, p.width, is_there);
-    };
-    PoolBest<Value> above{lowest_pool_value<Value>(), q > 0 ? 3 : 4};  // of a window without its first row
-    if (kWindow == 3 && first > 0) above = best_of(next - p.width, true);
+    const WindowColumns<kWindow, kPairs> columns(q, p.width);
+    const T* next = inputs + x.row(plane, 2 * first, p.width) + columns.middle;  // in the row 2 * row
+    PoolBest<Value> above{lowest_pool_value<Value>(), q > 0 ? 3 : 4};            // of a window without its first row
+    if (kWindow == 3 && first > 0) above = columns.best(next - p.width);
     int place = y.row(plane, first, p.output_width) + q;
-#pragma unroll 1
-    for (int row = first; row < first + rows; ++row, place += p.output_width, next += 2 * p.width) {
-      PoolBest<Value> best = best_of(next, 2 * row < p.height);
-      const PoolBest<Value> below = best_of(next + p.width, 2 * row + 1 < p.height);
+    const auto step = [&](bool has_middle, bool has_below) {
+      PoolBest<Value> best = above;
       if constexpr (kWindow == 3) {
-        const PoolBest<Value> middle = best;
-        best = above;
-        take(best, middle.value, middle.place + 3);
-        take(best, below.value, below.place + 6);
-        above = below;
+        if (has_middle) {
+          const PoolBest<Value> middle = columns.best(next);
+          take(best, middle.value, middle.place + 3);
+        }
       } else {
-        take(best, below.value, below.place + 2);
+        best = columns.best(next);
+      }
+      if (has_below) {
+        above = columns.best(next + p.width);
+        take(best, above.value, above.place + kWindow * (kWindow - 1));
       }
       outputs[place] = Numeric<T>::store(best.value);
       offsets[place] = static_cast<uint8_t>(best.place);
-    }
+      place += p.output_width;
+      next += 2 * p.width;
+    };
+    const int whole = min(first + rows, p.height / 2);
+    int row = first;
+#pragma unroll 1
+    for (; row < whole; ++row) step(true, true);
+    if (row < first + rows) step(2 * row < p.height, false);  // the image ends in the window
   });
   __syncthreads();
 

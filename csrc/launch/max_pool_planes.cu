@@ -170,7 +170,8 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   description.choices = {
       {"planes_per_tile", geometry.planes_per_tile}, {"band", geometry.band}, {"strip", geometry.strip}};
 
-  const bool has_pairs = problem.x.sizes[3] % 2 == 0;
+  // Of ceil_mode, the last window may begin in the last column.
+  const bool has_pairs = problem.x.sizes[3] % 2 == 0 && 2 * (problem.y.sizes[3] - 1) < problem.x.sizes[3];
   const PlanePoolKernel kernel = [&] {
     switch (problem.dtype) {
       case DataType::float32:

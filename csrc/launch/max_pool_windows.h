@@ -11,7 +11,7 @@ namespace fastconv {
 using PlanePoolKernel = void (*)(PlanePoolParameters);
 using ChannelPoolKernel = void (*)(ChannelPoolParameters);
 
-// From max_pool_windows_<type>.cu. window: 2 or 3. has_pairs: W is even.
+// From max_pool_windows_<type>.cu. window: 2 or 3. has_pairs: W is even, and no window begins behind it.
 template <typename T>
 PlanePoolKernel plane_pool_kernel_of(PoolPass pass, int window, bool has_pairs);
 template <typename T>
