@@ -55,4 +55,24 @@ struct PoolWinner {
   __device__ __forceinline__ Value given_to(int element) const { return place == element ? gradient : Value{0}; }
 };
 
+// What two columns of two rows of dx get of the windows over them: of `own`, which begins there or one before, and for
+// 3x3 of those to the right of it, below it and below that. Added in the order of the windows.
+template <int kWindow, typename Value>
+__device__ __forceinline__ void gather_gradients(Value (&upper)[2], Value (&lower)[2], const PoolWinner<Value>& own,
+                                                 const PoolWinner<Value>& right, const PoolWinner<Value>& below,
+                                                 const PoolWinner<Value>& corner) {
+  constexpr Value kZero{0};
+  if constexpr (kWindow == 3) {
+    upper[0] = kZero + own.given_to(4);
+    upper[1] = kZero + own.given_to(5) + right.given_to(3);
+    lower[0] = kZero + own.given_to(7) + below.given_to(1);
+    lower[1] = kZero + own.given_to(8) + right.given_to(6) + below.given_to(2) + corner.given_to(0);
+  } else {
+    upper[0] = kZero + own.given_to(0);
+    upper[1] = kZero + own.given_to(1);
+    lower[0] = kZero + own.given_to(2);
+    lower[1] = kZero + own.given_to(3);
+  }
+}
+
 }  // namespace fastconv

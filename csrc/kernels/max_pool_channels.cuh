@@ -230,20 +230,18 @@ __global__ void __launch_bounds__(kChannelThreads, kChannelBlocks)
       Vector upper[2], lower[2];
 #pragma unroll
       for (int e = 0; e < kElements; ++e) {
-        const PoolWinner<Value> own = here.winner(window, e);
+        PoolWinner<Value> right{}, under{}, corner{};
         if constexpr (kWindow == 3) {
-          const PoolWinner<Value> right = here.winner(window + 1, e), under = below.winner(window, e),
-                                  corner = below.winner(window + 1, e);
-          upper[0][e] = Numeric<T>::store(Value{0} + own.given_to(4));
-          upper[1][e] = Numeric<T>::store(Value{0} + own.given_to(5) + right.given_to(3));
-          lower[0][e] = Numeric<T>::store(Value{0} + own.given_to(7) + under.given_to(1));
-          lower[1][e] = Numeric<T>::store(Value{0} + own.given_to(8) + right.given_to(6) + under.given_to(2) +
-                                          corner.given_to(0));
-        } else {
-          upper[0][e] = Numeric<T>::store(Value{0} + own.given_to(0));
-          upper[1][e] = Numeric<T>::store(Value{0} + own.given_to(1));
-          lower[0][e] = Numeric<T>::store(Value{0} + own.given_to(2));
-          lower[1][e] = Numeric<T>::store(Value{0} + own.given_to(3));
+          right = here.winner(window + 1, e);
+          under = below.winner(window, e);
+          corner = below.winner(window + 1, e);
+        }
+        Value above[2], beneath[2];
+        gather_gradients<kWindow>(above, beneath, here.winner(window, e), right, under, corner);
+#pragma unroll
+        for (int s = 0; s < 2; ++s) {
+          upper[s][e] = Numeric<T>::store(above[s]);
+          lower[s][e] = Numeric<T>::store(beneath[s]);
         }
       }
 #pragma unroll

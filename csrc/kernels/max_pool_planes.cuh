@@ -215,8 +215,10 @@ __global__ void __launch_bounds__(kPlaneThreads, 8)
   __syncthreads();
 
   for_each_strip(p, tile, [&](int plane, int first, int rows, int column) {
+    // Of 2x2, the windows below a strip are none of its own, and may not be in shared memory.
+    const int end_row = kWindow == 3 ? p.output_height : min(p.output_height, first + rows);
     const auto winner_at = [&](int row, int q) {
-      if (row >= p.output_height || q >= p.output_width) return Winner{Value{0}, kNoWinner};
+      if (row >= end_row || q >= p.output_width) return Winner{Value{0}, kNoWinner};
       const int place = dy.row(plane, row, p.output_width) + q;
       return Winner{Numeric<T>::load(gradients[place]), places[place]};
     };
@@ -227,21 +229,9 @@ __global__ void __launch_bounds__(kPlaneThreads, 8)
 #pragma unroll 1
     for (int row = first; row < first + rows; ++row, place += 2 * p.width) {
       Value upper[2], lower[2];
-      Winner below = none, below_right = none;
-      if constexpr (kWindow == 3) {
-        below = winner_at(row + 1, column);
-        below_right = winner_at(row + 1, column + 1);
-        upper[0] = Value{0} + here.given_to(4);
-        upper[1] = Value{0} + here.given_to(5) + right.given_to(3);
-        lower[0] = Value{0} + here.given_to(7) + below.given_to(1);
-        lower[1] = Value{0} + here.given_to(8) + right.given_to(6) + below.given_to(2) + below_right.given_to(0);
-      } else {
-        if (row + 1 < first + rows) below = winner_at(row + 1, column);
-        upper[0] = Value{0} + here.given_to(0);
-        upper[1] = Value{0} + here.given_to(1);
-        lower[0] = Value{0} + here.given_to(2);
-        lower[1] = Value{0} + here.given_to(3);
-      }
+      const Winner below = winner_at(row + 1, column);
+      const Winner below_right = kWindow == 3 ? winner_at(row + 1, column + 1) : none;
+      gather_gradients<kWindow>(upper, lower, here, right, below, below_right);
       const auto write = [&](int at, const Value(&values)[2]) {
         const ptx::Vector<T, 2> pair{{Numeric<T>::store(values[0]), Numeric<T>::store(values[1])}};
         if constexpr (kPairs) {

@@ -2,8 +2,7 @@
 
 #include <algorithm>
 
-#include "launch/max_pool.h"
-#include "launch/max_pool_windows.h"
+#include "launch/max_pool_moving.h"
 #include "launch/tiling.h"
 
 namespace fastconv {
@@ -12,16 +11,8 @@ namespace {
 // Smaller windows are read by one thread in no more steps than it takes many to agree.
 constexpr int64_t kSmallestWindow = 32;
 
-bool is_backward(const PoolProblem& problem) {
-  return problem.pass == PoolPass::backward;
-}
-
 LargePoolGroup group_of(const std::string& config) {
   return config == "warp" ? LargePoolGroup::warp : config == "block" ? LargePoolGroup::block : LargePoolGroup::channels;
-}
-
-int64_t vector_of(const PoolProblem& problem) {
-  return 16 / size_of(problem.dtype);
 }
 
 bool is_global(const PoolProblem& problem) {
@@ -35,20 +26,6 @@ std::vector<std::string> configs(const PoolProblem& problem) {
   const int64_t bytes = int64_t{problem.kernel[0]} * problem.kernel[1] * size_of(problem.dtype);
   if (bytes <= kWarpBytes) return {"channels", "warp", "block"};
   return {"channels", "block", "warp"};
-}
-
-std::string reason_against_channels(const char* name, const Operand& operand, int64_t vector) {
-  if (operand.sizes[1] > 1 && operand.strides[1] != 1) {
-    return std::string(name) + " has channels " + std::to_string(operand.strides[1]) +
-           " elements apart; this configuration wants them side by side (channels_last)";
-  }
-  for (int i : {0, 2, 3}) {
-    if (operand.sizes[i] > 1 && operand.strides[i] % vector != 0) {
-      return std::string(name) + " has a stride of " + std::to_string(operand.strides[i]) + ", not a multiple of " +
-             std::to_string(vector) + " elements: accesses would not be aligned";
-    }
-  }
-  return "";
 }
 
 // Whether the rows [first, end) of every window are one piece of memory.
@@ -99,18 +76,9 @@ std::string can_implement(const PoolProblem& problem, const std::string& config)
   }
   const LargePoolGroup group = group_of(config);
   if (group == LargePoolGroup::channels) {
-    const int64_t vector = vector_of(problem);
-    const bool backward = is_backward(problem);
-    if (problem.x.sizes[1] % vector != 0) {
-      return std::to_string(problem.x.sizes[1]) + " channels are not a multiple of " + std::to_string(vector) +
-             ", 16 bytes of them";
-    }
-    for (const auto& [name, operand] :
-         {std::pair<const char*, const Operand&>{"x", problem.x}, {"y", problem.y}, {"offsets", problem.offsets}}) {
-      if (backward && &operand != &problem.x) continue;  // read once a thread, an element at a time
-      const std::string reason = reason_against_channels(name, operand, vector);
-      if (!reason.empty()) return reason;
-    }
+    // Backward reads y and the offsets once a thread, an element at a time.
+    const std::string reason = reason_against_vectors(problem, !is_backward(problem));
+    if (!reason.empty()) return reason;
   } else if (width > 1 && problem.x.strides[3] != 1) {
     return "x has columns " + std::to_string(problem.x.strides[3]) +
            " elements apart; this configuration wants them side by side (NCHW)";
@@ -147,35 +115,13 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   prototype.vector_groups =
       FastDivider<uint32_t>(static_cast<uint32_t>(std::max<int64_t>(1, ceil_div(prototype.vectors, prototype.lanes))));
 
-  Description description;
-  description.blocks = static_cast<unsigned>(blocks_of(problem, group));
-  description.threads = kLargePoolThreads;
-  description.flops = problem.flops();
-  description.compulsory_bytes = problem.compulsory_bytes();
-  description.predicted_seconds =
-      predict_moving(static_cast<double>(description.compulsory_bytes), description.blocks, problem);
+  Description description = describe_moving(problem, blocks_of(problem, group), kLargePoolThreads);
   description.choices = {{"lanes", in_channels ? prototype.lanes : 1}};
 
   const LargePoolKernel kernel = backward ? large_pool_backward_kernel_of(problem.dtype, group)
                                           : large_pool_forward_kernel_of(problem.dtype, group);
-  const Prepared general = (backward ? max_pool_backward : max_pool_forward).prepare(problem, "");
-  auto launch = [=](const LaunchArguments& arguments) {
-    auto [x, y, offsets, unused_indices, unused] = arguments.pointers;
-    if (in_channels && !are_aligned({x, backward ? x : y, backward ? x : offsets})) return general.launch(arguments);
-    LargePoolParameters p = prototype;
-    p.input = backward ? y : x;
-    p.output = backward ? x : y;
-    p.offsets = offsets;
-    const int64_t size = size_of(problem.dtype);
-    const LaunchShape shape{backward ? "max_pool_large_backward" : "max_pool_large_forward", description.blocks,
-                            description.threads, 0, kLargePoolThreads};
-    launch_kernel(shape, kernel, p,
-                  {{"x", x, bytes_of(problem.x, size), backward},
-                   {"y", y, bytes_of(problem.y, size), !backward},
-                   {"offsets", offsets, bytes_of(problem.offsets, p.offsets_are_bytes ? 1 : 4), !backward}},
-                  arguments.stream);
-  };
-  return {description, launch};
+  return prepare_pool(problem, backward ? "max_pool_large_backward" : "max_pool_large_forward", description, kernel,
+                      prototype, {in_channels, in_channels && !backward, in_channels && !backward});
 }
 
 }  // namespace

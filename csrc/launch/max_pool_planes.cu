@@ -1,22 +1,15 @@
 #include <algorithm>
 #include <numeric>
 
-#include "launch/max_pool.h"
 #include "launch/max_pool_windows.h"
-#include "launch/tiling.h"
 
 namespace fastconv {
 namespace {
 
 // Bytes of shared memory that a block may take: more are better until too few blocks share a multiprocessor.
-const std::vector<std::pair<const char*, int64_t>> kBudgets{
-    {"16k", 16384}, {"32k", 32768}, {"8k", 8192}, {"96k", 98304}};
+const NumberedConfigs kBudgets{{"16k", 16384}, {"32k", 32768}, {"8k", 8192}, {"96k", 98304}};
 
 constexpr int kLongestStrip = 16;
-
-bool is_backward(const PoolProblem& problem) {
-  return problem.pass == PoolPass::backward;
-}
 
 // Output rows of a plane, or pairs of input rows: what bands are made of.
 int64_t rows_of(const PoolProblem& problem) {
@@ -100,13 +93,6 @@ PlaneGeometry geometry_of(const PoolProblem& problem, int64_t budget) {
   return result;
 }
 
-int64_t budget_of(const std::string& config) {
-  for (const auto& [name, bytes] : kBudgets) {
-    if (config == name) return bytes;
-  }
-  return 0;
-}
-
 // Whether planes follow each other without a gap, rows and columns in order.
 bool is_dense(const Operand& operand) {
   int64_t expected = 1;
@@ -118,9 +104,7 @@ bool is_dense(const Operand& operand) {
 }
 
 std::vector<std::string> configs(const PoolProblem&) {
-  std::vector<std::string> names;
-  for (const auto& budget : kBudgets) names.push_back(budget.first);
-  return names;
+  return kBudgets.names();
 }
 
 std::string can_implement(const PoolProblem& problem, const std::string& config) {
@@ -131,15 +115,15 @@ std::string can_implement(const PoolProblem& problem, const std::string& config)
     if (!is_dense(operand)) return std::string(name) + " is not dense NCHW, where whole planes are one piece";
   }
   const int64_t row = bytes_of_tile(problem, 1, 1).total();
-  if (row > budget_of(config)) {
+  if (row > kBudgets[config]) {
     return "the rows of one row of windows take " + std::to_string(row) + " bytes of shared memory, more than " +
            config;
   }
-  return reason_for_blocks(geometry_of(problem, budget_of(config)).tiles());
+  return reason_for_blocks(geometry_of(problem, kBudgets[config]).tiles());
 }
 
 Prepared prepare(const PoolProblem& problem, const std::string& config) {
-  const PlaneGeometry geometry = geometry_of(problem, budget_of(config));
+  const PlaneGeometry geometry = geometry_of(problem, kBudgets[config]);
   const PieceBytes& bytes = geometry.bytes;
   const bool backward = is_backward(problem);
 
@@ -158,48 +142,19 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   prototype.output_at = static_cast<int>(PieceBytes::segment_room(backward ? bytes.y : bytes.x));
   prototype.offsets_at = prototype.output_at + static_cast<int>(PieceBytes::segment_room(backward ? bytes.x : bytes.y));
 
-  Description description;
-  description.blocks = static_cast<unsigned>(geometry.tiles());
-  description.threads = kPlaneThreads;
-  description.shared_bytes = bytes.total();
-  description.flops = problem.flops();
-  description.compulsory_bytes = problem.compulsory_bytes();
   const double moved = static_cast<double>(geometry.tiles()) * static_cast<double>(bytes.x + bytes.y + bytes.offsets);
-  description.predicted_seconds =
-      predict_moving(std::max(moved, static_cast<double>(description.compulsory_bytes)), description.blocks, problem);
+  Description description = describe_moving(problem, geometry.tiles(), kPlaneThreads, moved);
+  description.shared_bytes = bytes.total();
   description.choices = {
       {"planes_per_tile", geometry.planes_per_tile}, {"band", geometry.band}, {"strip", geometry.strip}};
 
   // Of ceil_mode, the last window may begin in the last column.
   const bool has_pairs = problem.x.sizes[3] % 2 == 0 && 2 * (problem.y.sizes[3] - 1) < problem.x.sizes[3];
-  const PlanePoolKernel kernel = [&] {
-    switch (problem.dtype) {
-      case DataType::float32:
-        return plane_pool_kernel_of<float>(problem.pass, problem.kernel[0], has_pairs);
-      case DataType::float16:
-        return plane_pool_kernel_of<Half>(problem.pass, problem.kernel[0], has_pairs);
-      default:
-        return plane_pool_kernel_of<BFloat16>(problem.pass, problem.kernel[0], has_pairs);
-    }
-  }();
-  const Prepared general = (backward ? max_pool_backward : max_pool_forward).prepare(problem, "");
-  auto launch = [=](const LaunchArguments& arguments) {
-    auto [x, y, offsets, unused_indices, unused] = arguments.pointers;
-    if (!are_aligned({x, y, offsets})) return general.launch(arguments);
-    PlanePoolParameters p = prototype;
-    p.input = backward ? y : x;
-    p.output = backward ? x : y;
-    p.offsets = static_cast<uint8_t*>(offsets);
-    const int64_t size = size_of(problem.dtype);
-    const LaunchShape shape{backward ? "max_pool_planes_backward" : "max_pool_planes_forward", description.blocks,
-                            description.threads, description.shared_bytes, kPlaneThreads};
-    launch_kernel(shape, kernel, p,
-                  {{"x", x, bytes_of(problem.x, size), backward},
-                   {"y", y, bytes_of(problem.y, size), !backward},
-                   {"offsets", offsets, bytes_of(problem.offsets, 1), !backward}},
-                  arguments.stream);
-  };
-  return {description, launch};
+  const PlanePoolKernel kernel = with_window_type(problem.dtype, [&](auto tag) {
+    return plane_pool_kernel_of<typename decltype(tag)::type>(problem.pass, problem.kernel[0], has_pairs);
+  });
+  return prepare_pool(problem, backward ? "max_pool_planes_backward" : "max_pool_planes_forward", description, kernel,
+                      prototype);
 }
 
 }  // namespace

@@ -1,9 +1,5 @@
 #include "launch/max_pool_windows.h"
 
-#include <algorithm>
-
-#include "common/cost.h"
-
 namespace fastconv {
 namespace {
 
@@ -33,18 +29,6 @@ std::string reason_against_windows(const PoolProblem& problem) {
     if (problem.x.sizes[axis] >= int64_t{1} << 30) return "2^30 rows or columns or more";
   }
   return "";
-}
-
-double predict_moving(double bytes, double blocks, const PoolProblem& problem) {
-  Work work;
-  work.bytes = bytes / std::min(1.0, blocks / problem.target.multiprocessors);
-  work.blocks = blocks;
-  return predict_seconds(work, problem.dtype, problem.target);
-}
-
-bool are_aligned(std::initializer_list<const void*> pointers) {
-  return std::all_of(pointers.begin(), pointers.end(),
-                     [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; });
 }
 
 }  // namespace fastconv

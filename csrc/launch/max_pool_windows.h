@@ -4,7 +4,8 @@
 
 #include "kernels/max_pool_channels.cuh"
 #include "kernels/max_pool_planes.cuh"
-#include "launch/registry.h"
+#include "launch/max_pool_moving.h"
+#include "launch/tiling.h"
 
 namespace fastconv {
 
@@ -17,15 +18,21 @@ PlanePoolKernel plane_pool_kernel_of(PoolPass pass, int window, bool has_pairs);
 template <typename T>
 ChannelPoolKernel channel_pool_kernel_of(PoolPass pass, int window);
 
+// Calls function(TypeTag<storage type>{}) for one of the three types.
+template <typename Function>
+auto with_window_type(DataType dtype, const Function& function) {
+  switch (dtype) {
+    case DataType::float32:
+      return function(TypeTag<float>{});
+    case DataType::float16:
+      return function(TypeTag<Half>{});
+    default:
+      return function(TypeTag<BFloat16>{});
+  }
+}
+
 // Why the window, type or sizes are none of theirs; empty where they are. Nothing of the layout.
 std::string reason_against_windows(const PoolProblem& problem);
-
-// Predicted seconds of a kernel that moves these bytes and is bound by that. Fewer blocks than multiprocessors reach a
-// share of the memory's speed.
-double predict_moving(double bytes, double blocks, const PoolProblem& problem);
-
-// True where each pointer that the problem uses can be accessed 16 bytes at a time.
-bool are_aligned(std::initializer_list<const void*> pointers);
 
 extern const KernelFamily<PoolProblem> max_pool_planes_forward;
 extern const KernelFamily<PoolProblem> max_pool_planes_backward;
