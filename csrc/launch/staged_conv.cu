@@ -242,6 +242,10 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const Launches launches(problem, by_words, parse_config(text));
   const std::string too_large = mma::why_no_shared_memory(launches.shared_bytes, problem.target);
   if (!too_large.empty()) return too_large;
+  for (const Launch& one : launches.launches) {
+    const std::string too_wide = why_no_places(launches.geometry, one.parameters);
+    if (!too_wide.empty()) return too_wide;
+  }
   if (launches.converted_bytes > problem.most_workspace_bytes) {
     return mma::too_much_workspace(problem, "turning the operand to channels-last");
   }

@@ -94,8 +94,9 @@ struct Geometry {
   }
 };
 
+// Of bytes of shared memory. More than an int holds are as good as 2^30: no block has as many.
 inline int round_to(int64_t value, int multiple) {
-  return static_cast<int>(mma::round_up(value, multiple));
+  return static_cast<int>(mma::round_up(std::min<int64_t>(value, 1 << 30), multiple));
 }
 
 inline bool is_planes(const Operand& operand) {
@@ -115,6 +116,16 @@ inline std::string why_not_any(const ConvProblem& problem) {
   if (problem.x.count() == 0 || problem.w.count() == 0 || problem.y.count() == 0) return "an operand is empty";
   for (const Operand* operand : {&problem.x, &problem.y}) {
     if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
+  }
+  for (int axis = 0; axis < 2; ++axis) {
+    // A tile's image is counted in 32 bits; none that is larger would fit into shared memory.
+    constexpr int64_t kMost = 1 << 16;
+    const int64_t span = problem.dilation[axis] * (problem.w.sizes[2 + axis] - 1) + 1;
+    const int64_t padding = std::max(problem.padding[2 * axis], problem.padding[2 * axis + 1]);
+    if (const int64_t largest = std::max({int64_t{problem.stride[axis]}, span, padding}); largest > kMost) {
+      return "a stride, a padding or a filter that spans " + std::to_string(largest) + "; accepted are up to " +
+             std::to_string(kMost);
+    }
   }
   return reason_for_padding(problem);
 }
@@ -252,6 +263,14 @@ inline void lay_out_image(Parameters& p, const Geometry& geometry, int first_byt
   p.image_at = round_to(p.places_at + 2 * places, 16);
   p.zero_at = round_to(p.image_at + int64_t{p.rows.image_size} * p.row_pitch, 16);
   p.staging_at = p.zero_at + 16;
+}
+
+// By words, places in a row of the image are told in 16 bits.
+inline std::string why_no_places(const Geometry& geometry, const Parameters& p) {
+  constexpr int kMost = 1 << 16;
+  if (!geometry.by_words || p.row_pitch <= kMost) return "";
+  return "rows of a tile's image have " + std::to_string(p.row_pitch) + " bytes; accepted are up to " +
+         std::to_string(kMost);
 }
 
 // Weights of 1 to 4 channels, and x that the staging by words can read.

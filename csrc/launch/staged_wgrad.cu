@@ -237,6 +237,8 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const WgradLaunch launch(problem, by_words, parse_config(text));
   const std::string too_large = mma::why_no_shared_memory(launch.shared_bytes, problem.target);
   if (!too_large.empty()) return too_large;
+  const std::string too_wide = why_no_places(launch.geometry, launch.parameters.image);
+  if (!too_wide.empty()) return too_wide;
   if (launch.workspace_bytes() > problem.most_workspace_bytes) {
     return mma::too_much_workspace(problem, "turning x to channels-last and the parts of the sum");
   }

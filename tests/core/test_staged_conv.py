@@ -274,11 +274,31 @@ REJECTED = {
         stem(F16, (1, 4, 64, 64), (64, 4, 32, 32), stride=(32, 32)),
         "bytes of shared memory, a block has",
     ),
+    "a dilation whose image is larger than 32 bits count": (
+        grouped(
+            "fprop", F16, (1, 8, 4, 4), (16, 4, 3, 2), padding=(6136, 6136, 34187, 1), dilation=(6136, 34187), groups=2
+        ),
+        "bytes of shared memory, a block has",
+    ),
+    "a stride of a million": (
+        stem(F16, (1, 3, 4, 4), (8, 3, 2, 3), stride=(1 << 20, 1 << 20), padding=(1, 1, 2, 2)),
+        "spans 1048576; accepted are up to 65536",
+    ),
     "depthwise": (grouped("fprop", F16, (1, 16, 8, 8), (16, 1, 3, 3), groups=16), "groups of 1 reduced channel"),
     "no groups": (grouped("fprop", F16, (1, 16, 8, 8), (16, 16, 3, 3)), "not grouped"),
     "wide groups": (grouped("fprop", F16, (1, 256, 8, 8), (16, 128, 3, 3), groups=2), "groups of 128 reduced channels"),
     "many filters": (grouped("fprop", F16, (1, 8, 8, 8), (64, 4, 3, 3), groups=2), "have 64 outputs"),
 }
+
+
+def test_image_rows_of_more_than_64_kib_are_rejected() -> None:
+    """Places in them are told in 16 bits."""
+    padding, dilation = (0, 0, 148, 0), (1, 148)
+    case = stem(F16, (2, 3, 4, 4), (8, 3, 1, 2), "wgrad", stride=(8, 72), padding=padding, dilation=dilation)
+    reasons = {one.config: one.reason for one in case.candidates()}
+    assert reasons["1x128"].endswith("bytes; accepted are up to 65536")
+    assert reasons["2x64"] == ""
+    assert_exact(case, "2x64")
 
 
 @pytest.mark.parametrize("name", REJECTED)
