@@ -54,15 +54,21 @@ struct Shape {
   int64_t blocks() const { return filter_blocks * pixel_blocks * column_block_phases * row_phases; }
 };
 
-// The number of classes of outputs with taps of their own. Images in padding have taps of other classes, so mapped
-// dgrad has one class and tries all taps.
-int phases(const ConvProblem& problem, int axis) {
+// Outputs that are equal modulo this have the same taps. Images in padding have taps of other classes, so in mapped
+// dgrad all outputs are one class, which tries all taps.
+int phase_stride(const ConvProblem& problem, int axis) {
   bool is_phased = problem.pass == ConvPass::dgrad && problem.is_zero_padded();
   return is_phased ? problem.stride[axis] : 1;
 }
 
+// The number of such classes that have outputs.
+int phases(const ConvProblem& problem, int axis) {
+  int64_t outputs = std::max<int64_t>(roles_of(problem).output->sizes[2 + axis], 1);
+  return static_cast<int>(std::min<int64_t>(phase_stride(problem, axis), outputs));
+}
+
 int tap_step(const ConvProblem& problem, int axis) {
-  if (phases(problem, axis) == 1) return 1;
+  if (phase_stride(problem, axis) == 1) return 1;
   return problem.stride[axis] / std::gcd(problem.stride[axis], problem.dilation[axis]);
 }
 
@@ -110,8 +116,8 @@ Shape shape_of(const ConvProblem& problem, const DirectConvTile& tile) {
   Roles roles = roles_of(problem);
   int row_phases = phases(problem, 0), column_phases = phases(problem, 1);
   Shape shape;
-  shape.phase_rows = ceil_div(roles.output->sizes[2], row_phases);
-  shape.phase_columns = ceil_div(roles.output->sizes[3], column_phases);
+  shape.phase_rows = ceil_div(roles.output->sizes[2], phase_stride(problem, 0));
+  shape.phase_columns = ceil_div(roles.output->sizes[3], phase_stride(problem, 1));
   shape.pixels = roles.output->sizes[0] * shape.phase_rows * shape.phase_columns;
   shape.chunks_per_group = ceil_div(roles.group_outputs, tile.filters);
   shape.chunks = shape.chunks_per_group * problem.groups;
@@ -144,7 +150,7 @@ Axis<Index> axis_of(const ConvProblem& problem, int axis) {
   result.padding = problem.padding[2 * axis];
   result.tap_step = tap_step(problem, axis);
   result.transposed = problem.pass == ConvPass::dgrad;
-  result.phases = phases(problem, axis);
+  result.phase_stride = phase_stride(problem, axis);
   result.input_step = result.transposed ? -(dilation / std::gcd(stride, dilation)) : dilation;
   result.input_scale = result.transposed ? 1 : stride;
   result.inputs = static_cast<Index>(result.transposed ? output : input);

@@ -61,6 +61,7 @@ GEOMETRIES = {
     "stride larger than filter": Geometry(2, 4, 3, (7, 11), (2, 1), stride=(3, 4)),
     "stride and dilation share a factor": Geometry(1, 3, 4, (13, 12), (3, 3), stride=(2, 4), dilation=(4, 2)),
     "stride beyond the lanes' turns": Geometry(1, 2, 3, (5, 25), (2, 3), stride=(1, 11), padding=(0, 1, 2, 2)),
+    "stride far beyond the image": Geometry(2, 3, 4, (5, 4), (2, 3), stride=(100003, 2**20), padding=(1, 1, 2, 0)),
     "groups": Geometry(2, 12, 18, (5, 5), (3, 3), padding=(1, 1, 1, 1), groups=3),
     "depthwise": Geometry(2, 10, 10, (9, 8), (3, 3), stride=(2, 1), padding=(1, 1, 1, 1), groups=10),
     "filter of several stages": Geometry(1, 2, 33, (13, 9), (12, 8)),

@@ -200,8 +200,8 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
     if (x >= static_cast<Offset>(p.pixels)) return;
     Offset y = p.phase_columns.split(x);
     Offset n = p.phase_rows.split(y);
-    x = x * p.columns.phases + column_phase;
-    y = y * p.rows.phases + row_phase;
+    x = x * p.columns.phase_stride + column_phase;
+    y = y * p.rows.phase_stride + row_phase;
     if (x >= static_cast<Offset>(p.columns.outputs) || y >= static_cast<Offset>(p.rows.outputs)) continue;
 #pragma unroll 1
     for (int k = 0; k < kFilters; ++k) {

@@ -17,16 +17,16 @@ constexpr int kDirectConvThreads = 128;
 // stride, a phase, share their taps, each `tap_step` after the last.
 template <typename Index>
 struct Axis {
-  bool transposed;  // dgrad
-  int phases;       // fprop: 1; dgrad: the stride
-  int taps;         // R or S
-  int dilation;     // of the taps
-  int padding;      // low side
-  int tap_step;     // fprop: 1; dgrad: stride / gcd(stride, dilation)
-  int input_step;   // from a tap's place in the input to the next tap's
-  int input_scale;  // from an output's place in the input to that of the next output of its phase
-  Index inputs;     // size of the input
-  Index outputs;    // size of the output
+  bool transposed;   // dgrad
+  int phase_stride;  // fprop: 1; dgrad: the stride
+  int taps;          // R or S
+  int dilation;      // of the taps
+  int padding;       // low side
+  int tap_step;      // fprop: 1; dgrad: stride / gcd(stride, dilation)
+  int input_step;    // from a tap's place in the input to the next tap's
+  int input_scale;   // from an output's place in the input to that of the next output of its phase
+  Index inputs;      // size of the input
+  Index outputs;     // size of the output
 };
 
 enum class StageOrder { channels_fastest, taps_fastest, filters_fastest };
@@ -79,11 +79,12 @@ struct Phase {
 template <typename Index>
 __device__ inline Phase phase_of(const Axis<Index>& axis, int phase) {
   if (!axis.transposed) return {0, axis.taps, -axis.padding};
+  const int tried = min(axis.tap_step, axis.taps);
+  Index reached = static_cast<Index>(phase) + axis.padding;  // by the first tap, in steps of one
   int first = 0;
-  while (first < axis.tap_step && (phase + axis.padding - first * axis.dilation) % axis.phases != 0) ++first;
-  if (first >= axis.tap_step || first >= axis.taps) return {0, 0, 0};
-  return {first, (axis.taps - 1 - first) / axis.tap_step + 1,
-          (phase + axis.padding - first * axis.dilation) / axis.phases};
+  while (first < tried && reached % axis.phase_stride != 0) ++first, reached -= axis.dilation;
+  if (first == tried) return {0, 0, 0};
+  return {first, (axis.taps - 1 - first) / axis.tap_step + 1, static_cast<int>(reached / axis.phase_stride)};
 }
 
 }  // namespace fastconv
