@@ -24,7 +24,12 @@ class Windows:
         direct = self._reached_directly()
         if direct == self.size or self.padding_mode not in ("reflect", "replicate", "circular"):
             return direct
-        beyond = (*range(-self.low, 0), *range(self.size, self.size + self.high))
+        if self.padding_mode == "replicate":
+            # Only two positions are repeated, however much padding there is: the outermost taps tell whether they are read.
+            last = (self.count - 1) * self.stride + (self.taps - 1) * self.dilation - self.low
+            beyond = [position for position in (-self.low, last) if not 0 <= position < self.size]
+        else:
+            beyond = [*range(-self.low, 0), *range(self.size, self.size + self.high)]
         repeated = {self._source(position) for position in beyond if self._is_under_a_window(position)}
         return direct + sum(not self._is_under_a_window(position) for position in repeated)
 

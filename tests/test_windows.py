@@ -54,6 +54,7 @@ def test_reached_positions_are_those_of_a_picture(mode):
 
 def test_a_long_row_is_counted_without_walking_it():
     assert Windows(2**40, 2**38, 3, 4, 2, 0).reached() == 2**39
+    assert Windows(4, 2, 1, 2**40, 1, 2**40 - 1, 2**40, "replicate").reached() == 2
 
 
 def operand(*sizes):

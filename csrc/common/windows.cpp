@@ -20,9 +20,16 @@ int64_t Windows::reached() const {
                        padding_mode == PaddingMode::circular;
   if (direct == size || !repeats) return direct;
   std::set<int64_t> repeated;
-  for (int64_t beyond = 0; beyond < low + high; ++beyond) {
-    const int64_t position = beyond < low ? beyond - low : size + beyond - low;
+  const auto look = [&](int64_t position) {
     if (is_under_a_window(position) && !is_under_a_window(source(position))) repeated.insert(source(position));
+  };
+  if (padding_mode == PaddingMode::replicate) {
+    // Only two positions are repeated, however much padding there is: the outermost taps tell whether they are read.
+    for (int64_t position : {-low, (count - 1) * stride + (taps - 1) * dilation - low}) {
+      if (position < 0 || position >= size) look(position);
+    }
+  } else {
+    for (int64_t beyond = 0; beyond < low + high; ++beyond) look(beyond < low ? beyond - low : size + beyond - low);
   }
   return direct + static_cast<int64_t>(repeated.size());
 }
