@@ -23,6 +23,17 @@ std::string why_not_any(const ConvProblem& problem) {
   for (const Operand* operand : {&problem.x, &problem.y}) {
     if (operand->sizes[0] * operand->sizes[2] * operand->sizes[3] >= int64_t{1} << 30) return "2^30 pixels or more";
   }
+  // Positions in the padded x are an int; they may go beyond it by a filter, and by a tile.
+  constexpr int64_t kMostPositions = INT32_MAX - 65536;
+  for (int i = 0; i < 2; ++i) {
+    const int64_t padded = problem.x.sizes[2 + i] + problem.padding[2 * i] + problem.padding[2 * i + 1];
+    const int64_t span = problem.dilation[i] * (problem.w.sizes[2 + i] - 1);
+    if (padded + span > kMostPositions) {
+      return std::string("x with its padding has ") + std::to_string(padded) + (i == 0 ? " rows" : " columns") +
+             " and the filter spans " + std::to_string(span + 1) + "; accepted are " + std::to_string(kMostPositions) +
+             " together";
+    }
+  }
   return "";
 }
 

@@ -49,9 +49,10 @@ inline AxisPlan dgrad_axis(int64_t x_size, int64_t y_size, int64_t taps, int str
   plan.axis.source_size = static_cast<int>(y_size);
   int before = 0;
   for (int phase = 0; phase < stride; ++phase) {
+    const int tried = std::min(step, static_cast<int>(taps));
     int first = 0;
-    while (first < step && (phase + padding - first * dilation) % stride != 0) ++first;
-    const int count = first < step && first < taps ? (static_cast<int>(taps) - 1 - first) / step + 1 : 0;
+    while (first < tried && (phase + padding - first * dilation) % stride != 0) ++first;
+    const int count = first < tried ? (static_cast<int>(taps) - 1 - first) / step + 1 : 0;
     for (int i = 0; i < count; ++i) {
       plan.place[first + i * step] = static_cast<uint8_t>(i);
       plan.taps[first + i * step] = static_cast<uint8_t>(count);

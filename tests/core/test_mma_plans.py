@@ -89,6 +89,19 @@ REJECTED = {
     "groups of 12": (Case("fprop", torch.float16, (1, 24, 8, 8), (16, 12, 3, 3), groups=2), "groups of 12 input"),
     "dgrad of odd groups": (Case("dgrad", torch.float16, (1, 16, 8, 8), (6, 8, 3, 3), groups=2), "groups of 3 output"),
     "a filter of 40 rows": (Case("fprop", torch.float16, (1, 8, 40, 4), (8, 8, 40, 1)), "more than 31 rows"),
+    "positions that no int holds": (
+        Case(
+            "fprop",
+            torch.float16,
+            (1, 8, 4, 4),
+            (8, 8, 1, 1),
+            stride=(2**30, 1),
+            padding=(0, 2**31 - 1, 0, 0),
+            padding_mode="replicate",
+            index_bits=64,
+        ),
+        "2147483651 rows and the filter spans 1; accepted are 2147418111 together",
+    ),
     "stride 17": (Case("dgrad", torch.float16, (1, 8, 40, 4), (8, 8, 3, 1), stride=(17, 1)), "stride of more than 16"),
 }
 
