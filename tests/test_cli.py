@@ -97,10 +97,10 @@ def test_other_sizes_are_errors_that_say_what_a_size_is(text):
 
 
 def test_pair_is_vertical_first():
-    assert parse_pair("3") == (3, 3)
-    assert parse_pair("3x5") == (3, 5)
+    assert parse_pair("3", "--kernel") == (3, 3)
+    assert parse_pair("3x5", "--kernel") == (3, 5)
     with pytest.raises(typer.BadParameter, match="two"):
-        parse_pair("3x5x7")
+        parse_pair("3x5x7", "--kernel")
 
 
 def test_explain_describes_the_convolution_that_was_asked_for():
@@ -233,6 +233,9 @@ def test_explain_prints_a_table():
         ),
         (("json:dumps", "--input", "1x2x5x5", "--groups", "2"), "--groups is for a single op, not for a model", 2),
         (("conv2d", "1x2x5x5", "--input", "1x2x5x5"), "--input is for a model", 2),
+        (("conv2d", "99999999999999999999x1x1x1"), "Accepted are numbers below 2**63", 2),
+        (("conv2d", "1x2x5x5", "--stride", "1.5"), "--stride 1.5: accepted are one whole number, or two", 2),
+        (("conv2d", "1x2x5x5", "--dilation", "1x2x3"), "--dilation 1x2x3: accepted are one", 2),
         (("conv2d", "9999999999x9999x9x9"), "no room for a tensor of 9999999999x9999x9x9", 1),
     ],
 )

@@ -64,7 +64,7 @@ def conv_padding(
         if value != "same":
             raise RuntimeError(
                 f"{function}(): Invalid padding string: {value!r}, padding must be 'same', 'valid', an int or a tuple of "
-                "two ints"
+                "two or four ints"
             )
         if stride != (1, 1):
             raise RuntimeError(

@@ -52,11 +52,13 @@ class Layer:
         """The function and its tensors; `tensor` makes one of given sizes. What fits together the function itself checks."""
         given = self.options
         arguments: dict[str, Any] = {"backend": backend}
-        arguments |= {name: parse_pair(given[option]) for option, name in _PAIRS.items() if option in given}
+        arguments |= {
+            name: parse_pair(given[option], option_name(option)) for option, name in _PAIRS.items() if option in given
+        }
         arguments |= {name: given[name] for name in ("activation", "padding_mode", "padding_value") if name in given}
         if "padding" in given:
             arguments["padding"] = _padding(given["padding"])
-        taps, channels = parse_pair(given.get("kernel", "3")), self.size[-3]
+        taps, channels = parse_pair(given.get("kernel", "3"), "--kernel"), self.size[-3]
         tensors = [tensor(*self.size)]
         if self.op == "adaptive_max_pool2d":
             arguments.setdefault("output_size", 1)

@@ -35,18 +35,21 @@ class DeviceName(str, enum.Enum):
 
 def parse_size(text: str) -> tuple[int, ...]:
     """Numbers with an x between them: "8x64x56x56" is (8, 64, 56, 56)."""
-    if not re.fullmatch(r"\d+(x\d+)*", text):
+    if not re.fullmatch(r"[0-9]+(x[0-9]+)*", text):
         raise typer.BadParameter(f"{text!r} is not a size. Accepted are whole numbers with x between them: 8x64x56x56.")
-    return tuple(int(number) for number in text.split("x"))
+    numbers = tuple(int(number) for number in text.split("x"))
+    if max(numbers) >= 2**63:
+        raise typer.BadParameter(f"{text!r} is too large. Accepted are numbers below 2**63.")
+    return numbers
 
 
-def parse_pair(text: str) -> tuple[int, int]:
-    """One number for both directions or two, vertical first: "3" is (3, 3), "3x5" is (3, 5)."""
-    numbers = parse_size(text)
-    if len(numbers) > 2:
+def parse_pair(text: str, option: str) -> tuple[int, int]:
+    """One number for both directions or two, vertical first: "3" is (3, 3), "3x5" is (3, 5). `option` is "--stride"."""
+    if not re.fullmatch(r"[0-9]+(x[0-9]+)?", text):
         raise typer.BadParameter(
-            f"{text!r} has {len(numbers)} numbers. Accepted are one, or two with x between them: 3x5."
+            f"{option} {text}: accepted are one whole number, or two with x between them, vertical first: 3x5."
         )
+    numbers = parse_size(text)
     return numbers[0], numbers[-1]
 
 
