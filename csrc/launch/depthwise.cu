@@ -92,8 +92,8 @@ const Way& way_named(const std::vector<const Way*>& ways, const std::string& con
 namespace {
 
 const std::vector<const Way*>& ways() {
-  static const std::vector<const Way*> all{&planes_way, &band_way, &channels_last_ways[0], &channels_last_ways[1],
-                                           &channels_last_ways[2]};
+  static const std::vector<const Way*> all{
+      &planes_way, &band_way, &channels_last_ways[0], &channels_last_ways[1], &channels_last_ways[2], &turned_way};
   return all;
 }
 

@@ -44,7 +44,8 @@ std::vector<std::string> names_of(const std::vector<const Way*>& ways);
 const Way& way_named(const std::vector<const Way*>& ways, const std::string& config);
 
 extern const Way planes_way;
-extern const Way band_way;  // on tensor cores
+extern const Way band_way;    // on tensor cores
+extern const Way turned_way;  // likewise, for channels_last; wgrad too
 // fprop and dgrad; with slabs of 8, 4 and 2 chunks of 16 bytes of channels.
 extern const Way channels_last_ways[3];
 

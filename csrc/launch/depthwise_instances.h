@@ -1,6 +1,7 @@
 // The kernels of one number type, for the files depthwise_<type>.cu.
 #pragma once
 
+#include <iterator>
 #include <utility>
 
 #include "launch/depthwise_kernels.h"
@@ -26,6 +27,18 @@ BandKernel band_kernel_of(int band) {
   static_assert(kLargestBand == 6, "one entry a band");
   static constexpr BandKernel kernels[] = {band_kernel<T, 3>, band_kernel<T, 4>, band_kernel<T, 5>, band_kernel<T, 6>};
   return kernels[band - 3];
+}
+
+template <typename T, size_t... tiles>
+BandWgradKernel band_wgrad_kernel_among(int chosen, std::index_sequence<tiles...>) {
+  static constexpr BandWgradKernel kernels[] = {
+      band_wgrad_kernel<T, kBandWgradTiles[tiles].rows, kBandWgradTiles[tiles].columns>...};
+  return kernels[chosen];
+}
+
+template <typename T>
+BandWgradKernel band_wgrad_kernel_of(int tiles) {
+  return band_wgrad_kernel_among<T>(tiles, std::make_index_sequence<std::size(kBandWgradTiles)>());
 }
 
 template <typename T>
@@ -76,5 +89,6 @@ ChannelsLastWgradKernel channels_last_wgrad_kernel_of(int taps) {
   template fastconv::depthwise::PlanesWgradKernel fastconv::depthwise::planes_wgrad_kernel_of<T>(int);   \
   template fastconv::depthwise::ChannelsLastWgradKernel fastconv::depthwise::channels_last_wgrad_kernel_of<T>(int);
 
-#define FASTCONV_DEPTHWISE_BAND_INSTANCES(T) \
-  template fastconv::depthwise::BandKernel fastconv::depthwise::band_kernel_of<T>(int);
+#define FASTCONV_DEPTHWISE_BAND_INSTANCES(T)                                            \
+  template fastconv::depthwise::BandKernel fastconv::depthwise::band_kernel_of<T>(int); \
+  template fastconv::depthwise::BandWgradKernel fastconv::depthwise::band_wgrad_kernel_of<T>(int);

@@ -42,8 +42,12 @@ template void add_parts<BFloat16>(const ConvProblem&, const Parts&, const Operan
 namespace {
 
 const std::vector<const Way*>& ways() {
-  static const std::vector<const Way*> all{&planes_wgrad_way, &channels_last_wgrad_ways[0],
-                                           &channels_last_wgrad_ways[1], &channels_last_wgrad_ways[2]};
+  static const std::vector<const Way*> all{&planes_wgrad_way,
+                                           &band_wgrad_way,
+                                           &channels_last_wgrad_ways[0],
+                                           &channels_last_wgrad_ways[1],
+                                           &channels_last_wgrad_ways[2],
+                                           &turned_way};
   return all;
 }
 

@@ -19,8 +19,8 @@ TABLE = Path(__file__).with_name("depthwise_instructions.csv")
 
 _TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
 _SYMBOL = re.compile(
-    r"_ZN8fastconv9depthwise\d+(planes|planes_wgrad|channels_last|channels_last_wgrad|band)_kernelI"
-    r"(NS_4HalfE|NS_8BFloat16E|f)(?:NS0_11PlaneFilterILi(\d+)ELi(\d+)ELi(\d+)ELb(\d)E|Li(\d+)E)"
+    r"_ZN8fastconv9depthwise\d+(planes|planes_wgrad|channels_last|channels_last_wgrad|band|band_wgrad)_kernelI"
+    r"(NS_4HalfE|NS_8BFloat16E|f)(?:NS0_11PlaneFilterILi(\d+)ELi(\d+)ELi(\d+)ELb(\d)E|Li(\d+)E(?:Li(\d+)E)?)"
 )
 _PRODUCTS = re.compile(r"\b(FFMA|HMMA)\b")
 
@@ -28,7 +28,7 @@ _PRODUCTS = re.compile(r"\b(FFMA|HMMA)\b")
 @dataclasses.dataclass(frozen=True, order=True)
 class Kernel:
     name: str
-    filter: str  # "3x3 stride 1"; of channels_last "3 columns"; of band "band 6"; "any"
+    filter: str  # "3x3 stride 1"; of channels_last "3 columns"; of band "band 6"; of band_wgrad "32x32"; "any"
     type: str
     architecture: str
 
@@ -37,8 +37,10 @@ class Kernel:
         match = _SYMBOL.search(symbol)
         if match is None:
             return None
-        name, element, rows, columns, stride, transposed, number = match.groups()
-        if number is not None:
+        name, element, rows, columns, stride, transposed, number, second = match.groups()
+        if second is not None:  # tiles of 16 x 8 taps
+            unrolled = f"{16 * int(number)}x{8 * int(second)}"
+        elif number is not None:
             unrolled = f"band {number}" if name == "band" else f"{number} columns"
             unrolled = "any" if number == "0" else unrolled
         else:

@@ -54,6 +54,10 @@ def convolution(config: str, name: str, case: FamilyCase, **declared: object) ->
     return CountedCase(case.kernel, config, name, NAMES[case.dtype], layout, run, **declared)
 
 
+#: Sums that a block keeps, and their way to dw.
+SUMS = ("partial", "workspace", "output")
+
+
 def depthwise(
     conv_pass: str, dtype: torch.dtype, last: bool, n: int, c: int, size: int, r: int, stride: int
 ) -> FamilyCase:
@@ -98,11 +102,13 @@ def depthwise_cases() -> list[CountedCase]:
             name = f"{r}x{r} stride 1, {size}x{size}"
             told = Told("a finished tile lies in eight rows")
             found.append(convolution("band", name, case, halo=size > 14, told=told))
+    for size in (14, 28):
+        case = depthwise("wgrad", torch.float16, False, 12, 4, size, 13, 1)
+        name = f"13x13 stride 1, {size}x{size}"
+        found.append(convolution("band", name, case, halo=size > 14, kept=SUMS))
     return found
 
 
-#: Sums that a block keeps, and their way to dw.
-SUMS = ("partial", "workspace", "output")
 #: Once a tile of outputs, or once a block.
 STAGED = Told("lanes of several image rows", (("image.cuh", "store"), ("operands.cuh", "store")))
 FINISHED = Told(

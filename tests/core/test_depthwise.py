@@ -122,6 +122,51 @@ def test_bands_of_every_width_are_exact(taps: int) -> None:
             assert_exact(case, "band")
 
 
+@pytest.mark.parametrize(
+    "kernel", [(1, 1), (3, 7), (13, 13), (16, 16), (17, 3), (3, 17), (31, 31), (32, 32), (33, 5), (5, 33), (40, 70)]
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_gradients_on_tensor_cores_are_exact_for_filters_of_every_size(
+    kernel: tuple[int, int], dtype: torch.dtype
+) -> None:
+    for size, channels_last, multiprocessors in (((3, 3, 17, 35), False, 8), ((2, 8, 45, 16), True, 1)):
+        case = depthwise(
+            "wgrad",
+            dtype,
+            size,
+            kernel,
+            channels_last=channels_last,
+            padding=(kernel[0] // 2, kernel[0] - 1, kernel[1] - 1, kernel[1] // 3),
+            bias=True,
+            capability=90,
+            multiprocessors=multiprocessors,
+        )
+        with emulator.check(1):
+            assert_exact(case, "band_turned" if channels_last else "band")
+
+
+@pytest.mark.parametrize("conv_pass", ["fprop", "dgrad"])
+def test_images_are_turned_in_parts_where_the_workspace_does_not_hold_them_all(conv_pass: str) -> None:
+    image = 2 * 16 * 9 * 16 * 2
+    case = depthwise(
+        conv_pass,
+        torch.float16,
+        (5, 16, 9, 15),
+        (13, 13),
+        channels_last=True,
+        padding=same((13, 13)),
+        bias=True,
+        activation="relu",
+        most_workspace_bytes=2 * (2 * image + 512),
+    )
+    (turned,) = [one for one in case.candidates() if one.config == "band_turned"]
+    assert turned.details["images_at_once"] == 2
+    assert_exact(case, "band_turned")
+    too_little = dataclasses.replace(case, most_workspace_bytes=image)
+    (turned,) = [one for one in too_little.candidates() if one.config == "band_turned"]
+    assert "workspace" in turned.reason
+
+
 def shifted(tensor: torch.Tensor) -> torch.Tensor:
     """The same values one element further in memory, with the same strides."""
     memory = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)[1:]
@@ -166,6 +211,33 @@ def test_infinities_and_nan_reach_the_outputs_that_see_them_and_no_other(value: 
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("source", ["x", "y"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_infinities_and_nan_reach_the_taps_that_see_them_and_no_other(
+    value: float, source: str, channels_last: bool
+) -> None:
+    """Near a corner, so that half of the taps meet nothing: no dy, which is no term, or padding, whose zero times an infinity
+    is NaN to some kernels of PyTorch's and no term to others."""
+    case = depthwise(
+        "wgrad", torch.float16, (2, 8, 20, 40), (13, 13), channels_last=channels_last, padding=same((13, 13))
+    )
+    tensors = case.tensors()
+    for name in ("x", "y"):
+        tensors[name] = tensors[name].abs() + 1
+    tensors[source][0, 3, 1, 38] = value
+    column, row = torch.arange(13) - 6, torch.arange(13)[:, None] - 6
+    if source == "x":  # it meets dy at (1 - row, 38 - column)
+        column, row = -column, -row
+    meets = (1 + row >= 0) & (1 + row < 20) & (38 + column >= 0) & (38 + column < 40)
+    is_open = ~meets if source == "y" else torch.zeros_like(meets)
+    for config in case.configs():
+        dw = case.run(config, tensors)["w"]
+        assert ((~dw[3, 0].isfinite() == meets) | is_open).all(), config
+        assert ((dw[3, 0].isnan() == (meets & torch.tensor(value).isnan())) | is_open).all(), config
+        assert dw[[0, 1, 2, 4, 5, 6, 7]].isfinite().all(), config
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_real_numbers_are_summed_in_float32_and_gradients_repeat_bit_by_bit(
     dtype: torch.dtype, channels_last: bool
@@ -206,6 +278,15 @@ def test_reasons_name_what_is_not_taken() -> None:
     assert "channel multiplier of 2" in reasons(multiplied)["planes"]
     assert "float32" in reasons(dataclasses.replace(half, dtype=torch.float32))["band"]
     assert "stride" in reasons(dataclasses.replace(half, stride=(2, 2)))["band"]
+    assert "channels_last" in reasons(half)["band_turned"]
+    turned = depthwise("fprop", torch.float16, (1, 12, 9, 9), (3, 3), channels_last=True)
+    assert "12 channels" in reasons(turned)["band_turned"]
+    assert (
+        "residual"
+        in reasons(dataclasses.replace(turned, x=(1, 16, 9, 9), w=(16, 1, 3, 3), groups=16, residual=True))[
+            "band_turned"
+        ]
+    )
     last = depthwise("wgrad", torch.float32, (1, 8, 9, 9), (3, 3), channels_last=True)
     assert reasons(last)["slab4"] == ""
     assert "gaps" in reasons(last)["planes"]

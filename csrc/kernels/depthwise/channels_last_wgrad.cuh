@@ -3,9 +3,11 @@
 // A block has a slab of channels and a part of the images. Tile by tile it stages x and dy in shared memory, each read
 // from global memory once, and its threads share the work by channels (16 bytes each), by groups of taps, and by strips
 // of dy. A thread keeps the sums of its taps in registers: a strip's gradients meet each place of x that it loads. In
-// the end the strips' sums are added in order, and blocks' (splits) by split_sum.cuh.
+// the end the strips' sums are added in order, and blocks' (splits) by split_sum.cuh. Sums that are not finite are
+// computed again: exact_tap.cuh.
 #pragma once
 
+#include "kernels/depthwise/exact_tap.cuh"
 #include "kernels/depthwise/slab.cuh"
 
 namespace fastconv::depthwise {
@@ -37,6 +39,26 @@ struct ChannelsLastWgradParameters {
   int groups;                                 // of the filter
   FastDivider<uint32_t> slabs, group_blocks;  // grid: slabs fastest, then blocks of groups, then splits
 };
+
+// What the tiles [first, end) add to a channel's tap (r, s), by the definition.
+template <typename T>
+__device__ float exact_tap_of_tiles(const ChannelsLastWgradParameters& p, int first, int end, int channel, int r,
+                                    int s) {
+  float sum = 0;
+#pragma unroll 1
+  for (int tile = first; tile < end; ++tile) {
+    uint32_t column_tile = tile;
+    uint32_t row_tile = p.column_tiles.split(column_tile);
+    const int64_t n = p.row_tiles.split(row_tile);
+    const int row = static_cast<int>(row_tile) * p.tile_rows;
+    const int column = static_cast<int>(column_tile) * p.strips * kStrip;
+    const ChannelPlane<T> x{static_cast<const T*>(p.x) + n * p.x_batch + channel, p.x_row, p.x_column};
+    const ChannelPlane<T> dy{static_cast<const T*>(p.dy) + n * p.dy_batch + channel, p.dy_row, p.dy_column};
+    sum += exact_tap(x, dy, p.rows, p.columns, row, min(row + p.tile_rows, p.rows.output), column,
+                     min(column + p.strips * kStrip, p.columns.output), r, s);
+  }
+  return sum;
+}
 
 // kTaps: S where stride and dilation along columns are 1; 0 for all others.
 template <typename T, int kTaps>
@@ -70,9 +92,10 @@ __global__ void __launch_bounds__(kSlabThreads, 3)
   }
 
   float sums[kOwn][kElements] = {}, bias[kElements] = {};
-  const int last = min(static_cast<int>(split + 1) * p.tiles_of_split, p.tiles);
+  const int first_tile = static_cast<int>(split) * p.tiles_of_split;
+  const int end_tile = min(first_tile + p.tiles_of_split, p.tiles);
 #pragma unroll 1
-  for (int tile = static_cast<int>(split) * p.tiles_of_split; tile < last; ++tile) {
+  for (int tile = first_tile; tile < end_tile; ++tile) {
     uint32_t column_tile = tile;
     uint32_t row_tile = p.column_tiles.split(column_tile);
     const int64_t n = p.row_tiles.split(row_tile);
@@ -169,6 +192,11 @@ __global__ void __launch_bounds__(kSlabThreads, 3)
         for (int i = 0; i < 4; ++i) {
           totals[i] += turned[(t * kElements + e + i) * kSlabThreads + threadIdx.x + (l << p.slab_log2)];
         }
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (is_bias || is_finite(totals[i]) || channel + e + i >= p.channels) continue;
+        totals[i] = exact_tap_of_tiles<T>(p, first_tile, end_tile, channel + e + i, tap_row, s);
       }
       const int64_t row = is_bias ? split : (static_cast<int64_t>(split) * p.rows.taps + tap_row) * p.columns.taps + s;
       float* part = (is_bias ? p.bias_parts : p.parts) + (row * p.channels + channel + e);
