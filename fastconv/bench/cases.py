@@ -175,6 +175,7 @@ def problems(case: Case, target: Target) -> list[Problem]:
         "dilation": layer.dilation,
         "groups": layer.groups,
         "allow_tf32": case.precision == "tf32",
+        "deterministic": torch.are_deterministic_algorithms_enabled(),  # as calls have it, whose times are to be found
     }
     if layer.op == "conv_transpose2d":
         # The layer's input is the convolution's y, and its output the convolution's x.
@@ -208,11 +209,13 @@ def problems(case: Case, target: Target) -> list[Problem]:
         made += _pool_problems(
             inner, target, y, layer.pool.kernel, layer.pool.stride, layer.pool.padding, (1, 1), False
         )
-        if layer.bias:
-            made.append(dispatch.make_channel_sum_problem(case.dtype, target, _operand(case.sizes("dy"), case.layout)))
+    # wgrad gives a convolution's bias its gradient; a pool's input and a transposed convolution's output are summed alone.
+    summed_alone = layer.pool is not None or layer.op == "conv_transpose2d"
+    if layer.bias and case.direction == "fwd+bwd" and summed_alone:
+        made.append(dispatch.make_channel_sum_problem(case.dtype, target, _operand(case.sizes("dy"), case.layout)))
     for direction in ("dgrad", "wgrad"):
         if case.direction in (direction, "fwd+bwd"):
-            with_bias = layer.bias and case.direction == "fwd+bwd" and layer.pool is None
+            with_bias = layer.bias and case.direction == "fwd+bwd" and not summed_alone
             bias = {"has_bias": with_bias} if direction == "wgrad" else {}
             made.append(make(backward[direction], **bias))
     return made
@@ -228,7 +231,9 @@ def _pool_problems(case, target, x, kernel, stride, padding, dilation, ceil_mode
 
 
 def _operand(sizes: Sequence[int], layout: str) -> Operand:
-    return Operand(tuple(sizes), tuple(dense_strides(sizes, layout == "channels_last")))
+    """As `contiguous` with that memory format leaves an NCHW tensor: alone where it is of both formats already."""
+    is_both = sizes[1] == 1 or sizes[2] == sizes[3] == 1
+    return Operand(tuple(sizes), tuple(dense_strides(sizes, layout == "channels_last" and not is_both)))
 
 
 def case_of(key: str) -> Case:

@@ -251,18 +251,25 @@ def _our_gradient(case: Case, backend: str) -> Callable[..., Tensors]:
 
 def one_kernel(case: Case, kernel: str) -> Call | None:
     """The best configuration of one kernel family, whatever dispatch would choose; None where it cannot run the case."""
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    made = problems(case, dispatch.target_of(device))
+    candidate = candidate_for(case, kernel)
+    return None if candidate is None else one_candidate(case, candidate)
+
+
+def candidate_for(case: Case, kernel: str, config: str = "") -> Candidate | None:
+    """Of a kernel family ("mma_fprop", "cuda:mma_fprop"): this configuration, else the best one, of those that can run here."""
+    made = _problems_here(case)
     if len(made) != 1:
         return None
-    candidate = next(
-        (c for c in all_candidates(made[0]) if c.legal and kernel in (c.kernel, f"{c.backend}:{c.kernel}")), None
-    )
-    if candidate is None:
-        return None
-    plan = fastconv_backends.get(candidate.backend).plan(made[0], candidate)
+    legal = [c for c in all_candidates(made[0]) if c.legal and kernel in (c.kernel, f"{c.backend}:{c.kernel}")]
+    return next((one for one in legal if one.config == config), legal[0] if legal else None)
+
+
+def one_candidate(case: Case, candidate: Candidate) -> Call:
+    """One configuration of one kernel, for a case that is one problem."""
+    (problem,) = _problems_here(case)
+    plan = fastconv_backends.get(candidate.backend).plan(problem, candidate)
     operands = {"conv2d_fprop": 4, "conv2d_dgrad": 3, "conv2d_max_pool2d": 3}.get(
-        made[0].op, 0
+        problem.op, 0
     )  # a plan wants the absent ones as None
 
     def run(*arguments: torch.Tensor) -> Tensors:
@@ -272,6 +279,10 @@ def one_kernel(case: Case, kernel: str) -> Call | None:
     if case.direction == "fwd":
         return Call(run)
     return _gradient(case, run, candidate.backend)
+
+
+def _problems_here(case: Case) -> list[Problem]:
+    return problems(case, dispatch.target_of(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
 
 
 def all_candidates(problem: Problem) -> list[Candidate]:

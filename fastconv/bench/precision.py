@@ -40,21 +40,26 @@ def precision_named(name: str) -> Precision:
 
 @contextlib.contextmanager
 def switches(precision: Precision) -> Iterator[None]:
-    """PyTorch's own switches set for this precision: TF32 for "tf32", off for everything else."""
-    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    before = conv.fp32_precision, matmul.fp32_precision
-    wanted = "tf32" if precision.name == "tf32" else "ieee"
-    conv.fp32_precision, matmul.fp32_precision = wanted, wanted
+    """PyTorch's own switches set for this precision: TF32 for "tf32", off for everything else.
+
+    That of oneDNN is the one that kernels on CPU tensors go by, so in the emulator and in Triton's interpreter.
+    """
+    owners = (torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.conv)
+    before = [owner.fp32_precision for owner in owners]
+    for owner in owners:
+        owner.fp32_precision = "tf32" if precision.name == "tf32" else "ieee"
     try:
         yield
     finally:
-        conv.fp32_precision, matmul.fp32_precision = before
+        for owner, value in zip(owners, before, strict=True):
+            owner.fp32_precision = value
 
 
 def switch_state() -> dict[str, Any]:
     """Everything in PyTorch that changes the precision of a convolution behind its arguments."""
     return {
         "cudnn.conv.fp32_precision": torch.backends.cudnn.conv.fp32_precision,
+        "mkldnn.conv.fp32_precision": torch.backends.mkldnn.conv.fp32_precision,
         "cuda.matmul.fp32_precision": torch.backends.cuda.matmul.fp32_precision,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "autocast cuda": torch.is_autocast_enabled("cuda"),

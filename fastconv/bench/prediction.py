@@ -94,8 +94,13 @@ def predict(row: Row, case: Case, name: str, gpu: Gpu) -> None:
 def run_small(row: Row, small: Case, name: str, checks: Sequence[Any], own: Accuracy) -> None:
     """Checks the scaled-down layer as a measured row is checked, then counts what its kernels touch."""
     precision = PRECISIONS[small.precision]
-    call = contestants.ours(small, name) if name in BACKENDS else contestants.one_kernel(small, name)
-    if call is None:
+    # The kernel that the row names, where it can run the scaled-down layer, for which another may be predicted to be faster.
+    candidate = contestants.candidate_for(small, row.kernel or name, row.config)
+    if candidate is not None:
+        call = contestants.one_candidate(small, candidate)
+    elif name in BACKENDS:
+        call = contestants.ours(small, name)
+    else:
         row.status, row.reason = "skipped", f"{name} does not compute {small.layer.describe()}, the scaled-down layer"
         return
     device = CpuDevice()
@@ -103,7 +108,9 @@ def run_small(row: Row, small: Case, name: str, checks: Sequence[Any], own: Accu
     ran = Row("predicted", "", "", "ours", "ok")
     with watched_kernels(ran):
         dtypes = [tensor.dtype for tensor in call.run(*call.prepare(inputs))]
-    row.notes.append(f"the check ran {ran.kernel or name}")
+    if candidate is not None:
+        ran.kernel, ran.config = f"{candidate.backend}:{candidate.kernel}", candidate.config
+    row.notes.append(f"the check ran {' '.join(filter(None, (ran.kernel or name, ran.config)))}")
     accuracy = check_twice(device, call, inputs, checks, dtypes, lambda one: complaint_about(one, own, precision))
     row.error, row.largest_error = accuracy.relative, accuracy.largest
     if "cuda:" in (ran.kernel or row.kernel):  # the emulator counts what it runs

@@ -127,11 +127,22 @@ def _operand(name: str, operand: Operand) -> str:
     sizes = f"{name}={channels}x{height}x{width}"
     if name == "w":
         sizes = f"{name}={batch}x{channels}x{height}x{width}"
-    if operand.strides == (channels * height * width, height * width, width, 1):
-        return f"{sizes}:nchw"
-    if operand.is_channels_last():
-        return f"{sizes}:nhwc"
+    for layout, strides in (
+        ("nchw", (channels * height * width, height * width, width, 1)),
+        ("nhwc", (channels * height * width, 1, width * channels, channels)),
+    ):
+        if _same_places(operand, strides):
+            return f"{sizes}:{layout}"
     return f"{sizes}:{'/'.join(map(str, operand.strides))}"
+
+
+def _same_places(operand: Operand, strides: tuple[int, ...]) -> bool:
+    """Whether the elements lie as with these strides: that of a dimension of one element says nothing.
+
+    PyTorch gives it several values: a depthwise or 1x1 weight is of both layouts, and comes with the strides of either.
+    """
+    triples = zip(operand.sizes, operand.strides, strides, strict=True)
+    return all(size == 1 or stride == wanted for size, stride, wanted in triples)
 
 
 def _numbers(name: str, values: tuple[int, ...]) -> str:

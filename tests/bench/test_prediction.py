@@ -2,21 +2,24 @@
 prediction is above the roofline of the GPU it is for."""
 
 import pytest
+import torch
 
+from fastconv import dispatch
 from fastconv.backends import packed_weights
 from fastconv.backends.triton.target import architecture
 from fastconv.bench.cases import Selection, case_of, select
 from fastconv.bench.hardware import GPUS, gpu_named
+from fastconv.bench.precision import PRECISIONS, switches
 from fastconv.bench.prediction import predict, predict_case
 from fastconv.bench.rows import make_row
 from fastconv.problem import Target
 
-#: Their scaled-down layers run on kernels that repack weights, and keep them packed from the second call on.
-REPACKED = (
-    "resnet50/conv1/dgrad/bfloat16/channels_last/n32",
-    "blocks/resnet_stem/fwd/bfloat16/channels_last/n32",
-    "super_resolution/fsrcnn.deconv_x2/fwd/bfloat16/channels_last/n1",
-)
+#: Kernels that repack weights, and keep them packed from the second call on.
+REPACKED = {
+    "resnet50/conv1/dgrad/bfloat16/channels_last/n32": "mma_dgrad",
+    "blocks/resnet_stem/fwd/bfloat16/channels_last/n32": "mma_conv_max_pool",
+    "super_resolution/fsrcnn.deconv_x2/fwd/bfloat16/channels_last/n1": "mma_dgrad",
+}
 
 
 @pytest.mark.parametrize("key", REPACKED)
@@ -24,12 +27,32 @@ def test_a_kernel_that_keeps_packed_weights_is_right_when_they_change(monkeypatc
     kept, get = [], packed_weights.get
     monkeypatch.setattr(packed_weights, "get", lambda *arguments: kept.append(get(*arguments)) or kept[-1])
     rows = []
-    predict_case(case_of(key), ("cuda",), (), gpu_named("H200"), rows.append, lambda name: None, set())
+    predict_case(case_of(key), (), (REPACKED[key],), gpu_named("H200"), rows.append, lambda name: None, set())
     (row,) = rows
     assert (row.status, row.reason) == ("ok", "")
     assert row.error <= 2 * row.pytorch_error
     assert row.counted["distinct_ratio"] >= 1
     assert kept, "no kernel asked for packed weights, so this case shows nothing"
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_a_row_is_checked_with_the_kernel_and_in_the_precision_that_it_names(precision):
+    """Another kernel may be faster on the scaled-down layer, and emulated ones go by oneDNN's switch for TF32."""
+    rows, case = [], case_of(f"resnet50/layer2.1.conv2/fwd/{precision}/channels_last/n32")
+    predict_case(case, ("cuda", "triton"), (), gpu_named("H200"), rows.append, lambda name: None, set())
+    assert [(row.status, row.reason) for row in rows] == [("ok", "")] * 2
+    for row in rows:
+        assert f"the check ran {row.kernel} " in row.notes[-1]
+    assert rows[0].kernel == "cuda:mma_fprop"
+    assert (rows[0].error > 1e-5) == (precision == "tf32")
+
+
+def test_a_precision_sets_the_switch_of_cpu_tensors_too_and_puts_it_back():
+    before = dispatch.allow_tf32("cpu", torch.float32)
+    for name in ("tf32", "float32"):
+        with switches(PRECISIONS[name]):
+            assert dispatch.allow_tf32("cpu", torch.float32) == (name == "tf32")
+    assert dispatch.allow_tf32("cpu", torch.float32) == before
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=lambda gpu: gpu.name)

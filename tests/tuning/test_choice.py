@@ -12,10 +12,15 @@ import pytest
 import torch
 
 import fastconv
-from fastconv import analysis, backends
+from fastconv import analysis, backends, dispatch
 from fastconv.backends import packed_weights
+from fastconv.bench.cases import Selection, problems, select
+from fastconv.bench.contestants import ours
 from fastconv.bench.device import CpuDevice
+from fastconv.bench.runner import make_inputs
+from fastconv.bench.suite import scaled_down
 from fastconv.plan import Candidate
+from fastconv.problem import Operand
 from fastconv.tuning import choice, tables
 from fastconv.tuning.keys import candidate_key, problem_key, slug, split_batch
 from fastconv.tuning.mode import Mode, mode
@@ -178,6 +183,43 @@ def test_different_problems_have_different_keys_and_the_batch_can_be_taken_out()
     assert len(set(keys)) == len(keys)
     assert split_batch(problem_key(conv(batch=4)))[1] == 4
     assert split_batch(problem_key(conv(batch=4)))[0] == split_batch(problem_key(conv(batch=2)))[0]
+
+
+#: Depthwise and 1x1 weights, and images of one pixel, are of both layouts, and PyTorch gives them strides of either.
+CALLED = (
+    "convnext_t/stage2.dwconv",
+    "resnet50/layer4.0.conv1",
+    "efficientnet_b0/*squeeze",
+    "dcgan/generator.up2",
+    "unet/up1*",
+)
+
+
+@pytest.mark.parametrize("direction", ["fwd", "dgrad", "wgrad", "fwd+bwd"])
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_what_is_tuned_for_a_suite_is_found_by_the_calls_of_its_layers(layout, direction):
+    """The times of a suite's problems were kept under names that no call of a user has."""
+    wanted = Selection(filters=CALLED, directions=[direction], precisions=["bfloat16"], layouts=[layout], batch=2)
+    cases = [dataclasses.replace(case, layer=scaled_down(case.layer)) for case in select(wanted)]
+    assert len(cases) >= 8
+    for case in cases:
+        called = set()
+        call = ours(case, "aten")
+        with dispatch.listening(lambda choice, plan, called=called: called.add(problem_key(choice.problem))):
+            call.run(*call.prepare(make_inputs(case, torch.device("cpu"), layout, seed=0)))
+        assert {problem_key(problem) for problem in problems(case, GPU)} <= called, case.key
+
+
+def test_strides_that_say_nothing_do_not_make_another_key():
+    for sizes, strides in (((4, 8, 1, 1), ((8, 1, 8, 8), (8, 1, 1, 1))), ((4, 1, 3, 3), ((9, 1, 3, 1), (9, 9, 3, 1)))):
+        keys = {problem_key(dataclasses.replace(conv(), w=Operand(sizes, one))) for one in strides}
+        assert len(keys) == 1
+        assert ":nchw" in keys.pop()
+    several = {
+        problem_key(dataclasses.replace(conv(), w=Operand((4, 8, 3, 3), one)))
+        for one in ((72, 9, 3, 1), (72, 1, 24, 8), (72, 9, 1, 3))
+    }
+    assert len(several) == 3
 
 
 def test_the_device_is_no_part_of_a_problems_key():
