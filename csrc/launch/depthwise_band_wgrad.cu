@@ -60,18 +60,10 @@ BandWgradParameters parameters_of(const ConvProblem& problem, const Shape& shape
 }
 
 Description describe_band(const ConvProblem& problem, const Shape& shape, const Parts& parts) {
-  Description description;
-  description.blocks = static_cast<unsigned>(shape.blocks);
-  description.threads = kPlaneThreads;
-  description.shared_bytes = shape.warp_bytes * kPlaneWarps;
-  description.workspace_bytes = parts.bytes;
-  description.choices = {{"images", shape.pieces.extent.planes},
-                         {"rows", shape.pieces.extent.strip_rows},
-                         {"tap_rows", 16 * kBandWgradTiles[shape.tiles].rows},
-                         {"tap_columns", 8 * kBandWgradTiles[shape.tiles].columns},
-                         {"tap_groups", shape.tap_groups},
-                         {"splits", shape.pieces.splits}};
+  Description description = shape.pieces.description(shape.tap_groups, shape.blocks, shape.warp_bytes, parts);
   const BandWgradTiles tiles = kBandWgradTiles[shape.tiles];
+  description.choices.push_back({"tap_rows", 16 * tiles.rows});
+  description.choices.push_back({"tap_columns", 8 * tiles.columns});
   const double images = static_cast<double>(problem.y.sizes[1] * shape.pieces.pieces * shape.pieces.extent.planes);
   const double source_rows = images * static_cast<double>(shape.tap_groups) *
                              static_cast<double>(shape.pieces.extent.source_elements / problem.x.sizes[3]);
@@ -94,7 +86,7 @@ Prepared prepare_as(const ConvProblem& problem) {
   const BandWgradKernel kernel = band_wgrad_kernel_of<T>(shape.tiles);
   auto launch = [=](const LaunchArguments& arguments) {
     BandWgradParameters all = prototype;
-    launch_planes_wgrad<T>(problem, parts, description, all, all.planes, kernel, arguments);
+    launch_pieces<T>(problem, parts, description, all, all.planes, kernel, arguments);
   };
   return {description, launch};
 }

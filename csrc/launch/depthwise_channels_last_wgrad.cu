@@ -123,30 +123,14 @@ Prepared prepare_as(const ConvProblem& problem, int slab_log2) {
   const Description description = describe_slabs(problem, shape, parts, slab_log2);
   const ChannelsLastWgradKernel kernel = channels_last_wgrad_kernel_of<T>(unrolled_taps(problem));
   auto launch = [=](const LaunchArguments& arguments) {
-    auto [x, w, y, bias, residual] = arguments.pointers;
     ChannelsLastWgradParameters p = prototype;
-    p.x = x;
-    p.dy = y;
-    p.dw = w;
-    p.db = problem.has_bias ? bias : nullptr;
-    p.parts = parts.sums(arguments.workspace);
-    p.bias_parts = parts.bias_sums(arguments.workspace);
-    p.vector_x = takes_chunks(problem.x, x, sizeof(T));
-    p.vector_dy = takes_chunks(problem.y, y, sizeof(T));
-    const LaunchShape launch_shape{"depthwise_wgrad", description.blocks, description.threads, description.shared_bytes,
-                                   kSlabThreads};
-    launch_kernel(launch_shape, kernel, p,
-                  {{"x", x, bytes_of(problem.x, sizeof(T))},
-                   {"w", w, bytes_of(problem.w, sizeof(T)), true},
-                   {"y", y, bytes_of(problem.y, sizeof(T))},
-                   {"bias", p.db, problem.w.sizes[0] * static_cast<int64_t>(sizeof(T)), true},
-                   {"workspace", p.parts, parts.bytes, true}},
-                  arguments.stream);
+    p.vector_x = takes_chunks(problem.x, arguments.pointers[0], sizeof(T));
+    p.vector_dy = takes_chunks(problem.y, arguments.pointers[2], sizeof(T));
     // Parts [splits, R, S, C]: the filter is innermost.
     Operand dw;
     dw.sizes = {1, problem.w.sizes[0], problem.w.sizes[2], problem.w.sizes[3]};
     dw.strides = {1, problem.w.strides[0], problem.w.strides[2], problem.w.strides[3]};
-    add_parts<T>(problem, parts, dw, arguments);
+    launch_wgrad<T>(problem, parts, description, p, p, kernel, kSlabThreads, dw, arguments);
   };
   return {description, launch};
 }

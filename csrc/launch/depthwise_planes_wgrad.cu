@@ -67,15 +67,7 @@ PlanesWgradParameters parameters_of(const ConvProblem& problem, const Shape& sha
 
 Description describe_planes(const ConvProblem& problem, const Shape& shape, const Parts& parts) {
   const int element = size_of(problem.dtype);
-  Description description;
-  description.blocks = static_cast<unsigned>(shape.blocks);
-  description.threads = kPlaneThreads;
-  description.shared_bytes = shape.warp_bytes * kPlaneWarps;
-  description.workspace_bytes = parts.bytes;
-  description.choices = {{"images", shape.pieces.extent.planes},
-                         {"rows", shape.pieces.extent.strip_rows},
-                         {"tap_groups", shape.tap_groups},
-                         {"splits", shape.pieces.splits}};
+  Description description = shape.pieces.description(shape.tap_groups, shape.blocks, shape.warp_bytes, parts);
   const WgradFilterSizes& sizes = kWgradFilters[shape.filter];
   double products = static_cast<double>(problem.w.sizes[2] * problem.w.sizes[3]), others = 15 * products;
   if (shape.filter == kPiece) {
@@ -100,7 +92,7 @@ Prepared prepare_as(const ConvProblem& problem) {
   const PlanesWgradKernel kernel = planes_wgrad_kernel_of<T>(shape.filter);
   auto launch = [=](const LaunchArguments& arguments) {
     PlanesWgradParameters p = prototype;
-    launch_planes_wgrad<T>(problem, parts, description, p, p, kernel, arguments);
+    launch_pieces<T>(problem, parts, description, p, p, kernel, arguments);
   };
   return {description, launch};
 }

@@ -32,19 +32,6 @@ inline int64_t most_shared_bytes(const Target& target) {
   }
 }
 
-// Calls function(TypeTag<storage type>{}) for the types that are summed in float32.
-template <typename Function>
-auto with_small_type(DataType dtype, const Function& function) {
-  switch (dtype) {
-    case DataType::float32:
-      return function(TypeTag<float>{});
-    case DataType::float16:
-      return function(TypeTag<Half>{});
-    default:
-      return function(TypeTag<BFloat16>{});
-  }
-}
-
 inline Plane plane_of(const Operand& operand) {
   return {operand.strides[0], operand.strides[1], static_cast<int>(operand.strides[2]),
           static_cast<int>(operand.strides[3])};

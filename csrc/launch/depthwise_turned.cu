@@ -131,7 +131,8 @@ Prepared prepare(const ConvProblem& problem) {
   const bool is_wgrad = problem.pass == ConvPass::wgrad, is_fprop = problem.pass == ConvPass::fprop;
   const Part part(problem, images);
   const Prepared inner = inner_way(problem).prepare(part.planes);
-  const Prepared last = rest > 0 ? inner_way(problem).prepare(Part(problem, rest).planes) : inner;
+  const Part last_part(problem, rest > 0 ? rest : images);
+  const Prepared last = rest > 0 ? inner_way(problem).prepare(last_part.planes) : inner;
 
   Description description = inner.description;
   description.workspace_bytes = part.x_bytes + part.y_bytes + inner.description.workspace_bytes;
@@ -154,14 +155,15 @@ Prepared prepare(const ConvProblem& problem) {
     inside.pointers = {workspace, w, workspace + part.x_bytes, bias, nullptr};
     inside.workspace = workspace + part.x_bytes + part.y_bytes;
     for (int64_t first = 0; first < all_images; first += images) {
-      const Part now(problem, std::min(images, all_images - first));
+      const bool is_whole = first + images <= all_images;
+      const Part& now = is_whole ? part : last_part;
       auto* own_x = static_cast<unsigned char*>(x) + first * problem.x.strides[0] * element;
       auto* own_y = static_cast<unsigned char*>(y) + first * problem.y.strides[0] * element;
       if (is_fprop || is_wgrad) {
         turn_to_planes(problem, now.problem.x, own_x, inside.pointers[0], arguments.stream);
       }
       if (!is_fprop) turn_to_planes(problem, now.problem.y, own_y, inside.pointers[2], arguments.stream);
-      (first + images <= all_images ? inner : last).launch(inside);
+      (is_whole ? inner : last).launch(inside);
       if (is_fprop) turn_to_pixels(problem, now.planes.y, inside.pointers[2], own_y, arguments.stream);
       if (!is_fprop && !is_wgrad) turn_to_pixels(problem, now.planes.x, inside.pointers[0], own_x, arguments.stream);
     }

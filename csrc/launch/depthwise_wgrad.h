@@ -56,6 +56,31 @@ struct Parts {
 template <typename T>
 void add_parts(const ConvProblem& problem, const Parts& parts, const Operand& dw, const LaunchArguments& arguments);
 
+// Fills in where the tensors are, launches, and adds the parts; p is parameters, or inside of them. dw: as add_parts
+// has it.
+template <typename T, class Parameters, class Places>
+void launch_wgrad(const ConvProblem& problem, const Parts& parts, const Description& description,
+                  Parameters& parameters, Places& p, void (*kernel)(Parameters), int launch_bound, const Operand& dw,
+                  const LaunchArguments& arguments) {
+  auto [x, w, y, bias, residual] = arguments.pointers;
+  p.x = x;
+  p.dy = y;
+  p.dw = w;
+  p.db = problem.has_bias ? bias : nullptr;
+  p.parts = parts.sums(arguments.workspace);
+  p.bias_parts = parts.bias_sums(arguments.workspace);
+  const LaunchShape shape{"depthwise_wgrad", description.blocks, description.threads, description.shared_bytes,
+                          launch_bound};
+  launch_kernel(shape, kernel, parameters,
+                {{"x", x, bytes_of(problem.x, sizeof(T))},
+                 {"w", w, bytes_of(problem.w, sizeof(T)), true},
+                 {"y", y, bytes_of(problem.y, sizeof(T))},
+                 {"bias", p.db, problem.w.sizes[0] * static_cast<int64_t>(sizeof(T)), true},
+                 {"workspace", p.parts, parts.bytes, true}},
+                arguments.stream);
+  add_parts<T>(problem, parts, dw, arguments);
+}
+
 // The pieces of one filter's images that warps take in turn, W innermost; kernels/depthwise/wgrad_pieces.cuh.
 struct WgradPieces {
   PlaneExtent extent;  // planes: images of a piece
@@ -67,40 +92,26 @@ struct WgradPieces {
   PlanesWgradParameters parameters(const ConvProblem& problem, int64_t tap_groups, int64_t groups_of_row,
                                    int64_t bytes_of_warp) const;
   double bytes(const ConvProblem& problem) const;  // of x and dy, read once, halos included
+  // All but what is predicted.
+  Description description(int64_t tap_groups, int64_t blocks, int64_t bytes_of_warp, const Parts& parts) const;
 };
 
 // Why no kernel takes pieces of these tensors; empty where they may.
 std::string why_not_pieces(const ConvProblem& problem);
 std::string why_not_blocks(const ConvProblem& problem, const WgradPieces& pieces, int64_t warp_bytes, int64_t blocks);
 
-// Fills in where the tensors are, launches, and adds the parts; p is parameters, or inside of them.
+// launch_wgrad for kernels of pieces.
 template <typename T, class Parameters>
-void launch_planes_wgrad(const ConvProblem& problem, const Parts& parts, const Description& description,
-                         Parameters& parameters, PlanesWgradParameters& p, void (*kernel)(Parameters),
-                         const LaunchArguments& arguments) {
-  auto [x, w, y, bias, residual] = arguments.pointers;
-  p.x = x;
-  p.x_end = static_cast<const char*>(x) + bytes_of(problem.x, sizeof(T));
-  p.dy = y;
-  p.dy_end = static_cast<const char*>(y) + bytes_of(problem.y, sizeof(T));
-  p.dw = w;
-  p.db = problem.has_bias ? bias : nullptr;
-  p.parts = parts.sums(arguments.workspace);
-  p.bias_parts = parts.bias_sums(arguments.workspace);
-  const LaunchShape shape{"depthwise_wgrad", description.blocks, description.threads, description.shared_bytes,
-                          kPlaneThreads};
-  launch_kernel(shape, kernel, parameters,
-                {{"x", x, bytes_of(problem.x, sizeof(T))},
-                 {"w", w, bytes_of(problem.w, sizeof(T)), true},
-                 {"y", y, bytes_of(problem.y, sizeof(T))},
-                 {"bias", p.db, problem.w.sizes[0] * static_cast<int64_t>(sizeof(T)), true},
-                 {"workspace", p.parts, parts.bytes, true}},
-                arguments.stream);
+void launch_pieces(const ConvProblem& problem, const Parts& parts, const Description& description,
+                   Parameters& parameters, PlanesWgradParameters& p, void (*kernel)(Parameters),
+                   const LaunchArguments& arguments) {
+  p.x_end = static_cast<const char*>(arguments.pointers[0]) + bytes_of(problem.x, sizeof(T));
+  p.dy_end = static_cast<const char*>(arguments.pointers[2]) + bytes_of(problem.y, sizeof(T));
   // Parts [splits, K, 1, R, S]: the filter is outermost.
   Operand dw;
   dw.sizes = {problem.w.sizes[0], 1, problem.w.sizes[2], problem.w.sizes[3]};
   dw.strides = {problem.w.strides[0], 1, problem.w.strides[2], problem.w.strides[3]};
-  add_parts<T>(problem, parts, dw, arguments);
+  launch_wgrad<T>(problem, parts, description, parameters, p, kernel, kPlaneThreads, dw, arguments);
 }
 
 // A way to run wgrad: configurations of one layout.

@@ -84,4 +84,16 @@ double WgradPieces::bytes(const ConvProblem& problem) const {
          static_cast<double>((extent.source_elements + extent.output_elements) * size_of(problem.dtype));
 }
 
+Description WgradPieces::description(int64_t tap_groups, int64_t blocks, int64_t bytes_of_warp,
+                                     const Parts& parts) const {
+  Description description;
+  description.blocks = static_cast<unsigned>(blocks);
+  description.threads = kPlaneThreads;
+  description.shared_bytes = bytes_of_warp * kPlaneWarps;
+  description.workspace_bytes = parts.bytes;
+  description.choices = {
+      {"images", extent.planes}, {"rows", extent.strip_rows}, {"tap_groups", tap_groups}, {"splits", splits}};
+  return description;
+}
+
 }  // namespace fastconv::depthwise

@@ -73,7 +73,7 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   Description description = describe_moving(problem, geometry.blocks(), kChannelThreads, geometry.moved_bytes(problem));
   description.choices = {{"strip", geometry.strip}};
 
-  const ChannelPoolKernel kernel = with_window_type(problem.dtype, [&](auto tag) {
+  const ChannelPoolKernel kernel = with_small_type(problem.dtype, [&](auto tag) {
     return channel_pool_kernel_of<typename decltype(tag)::type>(problem.pass, problem.kernel[0]);
   });
   return prepare_pool(problem, backward ? "max_pool_channels_backward" : "max_pool_channels_forward", description,

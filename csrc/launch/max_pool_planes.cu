@@ -150,7 +150,7 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
 
   // Of ceil_mode, the last window may begin in the last column.
   const bool has_pairs = problem.x.sizes[3] % 2 == 0 && 2 * (problem.y.sizes[3] - 1) < problem.x.sizes[3];
-  const PlanePoolKernel kernel = with_window_type(problem.dtype, [&](auto tag) {
+  const PlanePoolKernel kernel = with_small_type(problem.dtype, [&](auto tag) {
     return plane_pool_kernel_of<typename decltype(tag)::type>(problem.pass, problem.kernel[0], has_pairs);
   });
   return prepare_pool(problem, backward ? "max_pool_planes_backward" : "max_pool_planes_forward", description, kernel,

@@ -18,19 +18,6 @@ PlanePoolKernel plane_pool_kernel_of(PoolPass pass, int window, bool has_pairs);
 template <typename T>
 ChannelPoolKernel channel_pool_kernel_of(PoolPass pass, int window);
 
-// Calls function(TypeTag<storage type>{}) for one of the three types.
-template <typename Function>
-auto with_window_type(DataType dtype, const Function& function) {
-  switch (dtype) {
-    case DataType::float32:
-      return function(TypeTag<float>{});
-    case DataType::float16:
-      return function(TypeTag<Half>{});
-    default:
-      return function(TypeTag<BFloat16>{});
-  }
-}
-
 // Why the window, type or sizes are none of theirs; empty where they are. Nothing of the layout.
 std::string reason_against_windows(const PoolProblem& problem);
 

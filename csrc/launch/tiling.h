@@ -41,12 +41,10 @@ struct TypeTag {
   using type = T;
 };
 
-// Calls function(TypeTag<storage type>{}).
+// Calls function(TypeTag<storage type>{}) for all types but float64, for kernels that do not take it.
 template <typename Function>
-auto with_type(DataType dtype, const Function& function) {
+auto with_small_type(DataType dtype, const Function& function) {
   switch (dtype) {
-    case DataType::float64:
-      return function(TypeTag<double>{});
     case DataType::float32:
       return function(TypeTag<float>{});
     case DataType::float16:
@@ -54,6 +52,12 @@ auto with_type(DataType dtype, const Function& function) {
     default:
       return function(TypeTag<BFloat16>{});
   }
+}
+
+// Calls function(TypeTag<storage type>{}).
+template <typename Function>
+auto with_type(DataType dtype, const Function& function) {
+  return dtype == DataType::float64 ? function(TypeTag<double>{}) : with_small_type(dtype, function);
 }
 
 // Calls function(TypeTag<int32_t or int64_t>{}).

@@ -22,6 +22,7 @@ from fastconv.problem import (
     Problem,
     UnpoolProblem,
 )
+from fastconv.shapes import dense_strides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +128,8 @@ def _operand(name: str, operand: Operand) -> str:
     sizes = f"{name}={channels}x{height}x{width}"
     if name == "w":
         sizes = f"{name}={batch}x{channels}x{height}x{width}"
-    for layout, strides in (
-        ("nchw", (channels * height * width, height * width, width, 1)),
-        ("nhwc", (channels * height * width, 1, width * channels, channels)),
-    ):
-        if _same_places(operand, strides):
+    for layout, channels_last in (("nchw", False), ("nhwc", True)):
+        if _same_places(operand, dense_strides(operand.sizes, channels_last)):
             return f"{sizes}:{layout}"
     return f"{sizes}:{'/'.join(map(str, operand.strides))}"
 

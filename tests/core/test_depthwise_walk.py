@@ -11,21 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from fastconv import emulator
+from fastconv.activation import APPLY
 from tests.core.family_support import FamilyCase
 from tests.core.mma_support import assert_exact
 from tests.core.test_depthwise import DTYPES, depthwise, same
 
 FILTERS = [(3, 1), (5, 1), (7, 1), (9, 1), (3, 2), (5, 2)]  # rows and columns, stride
-ACTIVATIONS = {
-    "identity": lambda value: value,
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "sigmoid": torch.sigmoid,
-    "hardswish": F.hardswish,
-    "tanh": torch.tanh,
-}
 
 
 def planes(
@@ -102,7 +93,7 @@ def test_any_number_of_columns_is_exact(conv_pass: str, r: int, stride: int) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", APPLY)
 def test_every_activation_with_and_without_a_residual(activation: str, dtype: torch.dtype) -> None:
     for conv_pass, stride in (("fprop", 1), ("fprop", 2), ("dgrad", 1), ("dgrad", 2)):
         for columns in (12, 13):
@@ -112,7 +103,7 @@ def test_every_activation_with_and_without_a_residual(activation: str, dtype: to
                 plain = planes(conv_pass, dtype, (2, 4, 11, columns), 3, stride, residual=residual)
                 tensors = plain.tensors(kind="normal")
                 (before,) = plain.reference(tensors).values()
-                expected = ACTIVATIONS[activation](before)
+                expected = APPLY[activation](before)
                 case = dataclasses.replace(plain, activation=activation)
                 (result,) = case.run("planes", tensors).values()
                 error = (result.double() - expected).abs()

@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 4) band_kernel(const __grid_con
             const int y = tile_row + i / 2 * 8, x = tile_column + i % 2;
             exists[i] = first_row + y < end_row && x < p.columns.output;
             float sum = sums[0][0][0][i];
-            if (exists[i] && !(fabsf(sum) <= 3.4e38f)) {
+            if (exists[i] && !is_finite(sum)) {
               sum = exact_sum(view, p, filter, kPitch, first_row + y, x);
             }
             values[i] = sum + bias;

@@ -40,6 +40,20 @@ struct ChannelsLastWgradParameters {
   FastDivider<uint32_t> slabs, group_blocks;  // grid: slabs fastest, then blocks of groups, then splits
 };
 
+// Where a tile of dy begins.
+struct GradientTile {
+  int64_t n;
+  int row, column;
+
+  __device__ __forceinline__ GradientTile(const ChannelsLastWgradParameters& p, int tile) {
+    uint32_t column_tile = tile;
+    uint32_t row_tile = p.column_tiles.split(column_tile);
+    n = p.row_tiles.split(row_tile);
+    row = static_cast<int>(row_tile) * p.tile_rows;
+    column = static_cast<int>(column_tile) * p.strips * kStrip;
+  }
+};
+
 // What the tiles [first, end) add to a channel's tap (r, s), by the definition.
 template <typename T>
 __device__ float exact_tap_of_tiles(const ChannelsLastWgradParameters& p, int first, int end, int channel, int r,
@@ -47,11 +61,7 @@ __device__ float exact_tap_of_tiles(const ChannelsLastWgradParameters& p, int fi
   float sum = 0;
 #pragma unroll 1
   for (int tile = first; tile < end; ++tile) {
-    uint32_t column_tile = tile;
-    uint32_t row_tile = p.column_tiles.split(column_tile);
-    const int64_t n = p.row_tiles.split(row_tile);
-    const int row = static_cast<int>(row_tile) * p.tile_rows;
-    const int column = static_cast<int>(column_tile) * p.strips * kStrip;
+    const auto [n, row, column] = GradientTile(p, tile);
     const ChannelPlane<T> x{static_cast<const T*>(p.x) + n * p.x_batch + channel, p.x_row, p.x_column};
     const ChannelPlane<T> dy{static_cast<const T*>(p.dy) + n * p.dy_batch + channel, p.dy_row, p.dy_column};
     sum += exact_tap(x, dy, p.rows, p.columns, row, min(row + p.tile_rows, p.rows.output), column,
@@ -96,11 +106,7 @@ __global__ void __launch_bounds__(kSlabThreads, 3)
   const int end_tile = min(first_tile + p.tiles_of_split, p.tiles);
 #pragma unroll 1
   for (int tile = first_tile; tile < end_tile; ++tile) {
-    uint32_t column_tile = tile;
-    uint32_t row_tile = p.column_tiles.split(column_tile);
-    const int64_t n = p.row_tiles.split(row_tile);
-    const int first_row = static_cast<int>(row_tile) * p.tile_rows;
-    const int first_column = static_cast<int>(column_tile) * p.strips * kStrip;
+    const auto [n, first_row, first_column] = GradientTile(p, tile);
     const SlabSource<T> x{static_cast<const T*>(p.x) + n * p.x_batch,
                           p.x_row,
                           p.x_column,

@@ -11,6 +11,11 @@ constexpr int kChunkBytes = 16;
 template <typename T>
 constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));  // elements
 
+// Whether no infinity or NaN has come to a sum; kernels that multiply with zeros of their own compute such a one again.
+__device__ __forceinline__ bool is_finite(float sum) {
+  return fabsf(sum) <= 3.4e38f;
+}
+
 template <typename T>
 __device__ __forceinline__ void load_chunk(const T* source, float (&values)[kChunk<T>]) {
   const auto chunk = ptx::load_vector<kChunk<T>>(source);

@@ -3,15 +3,10 @@
 // term, a zero, as in a padded copy.
 #pragma once
 
-#include "common/numeric.h"
+#include "kernels/depthwise/chunk.cuh"
 #include "kernels/depthwise/geometry.h"
-#include "ptx/device.h"
 
 namespace fastconv::depthwise {
-
-__device__ __forceinline__ bool is_finite(float value) {
-  return fabsf(value) <= 3.4e38f;
-}
 
 // One channel of one image: [H, W] of x or [P, Q] of dy.
 template <typename T>
