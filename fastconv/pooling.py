@@ -38,7 +38,8 @@ def max_pool2d(
         [N, C, P, Q] or [C, P, Q], channels_last where the input is; with return_indices a pair of such.
 
     Raises:
-        RuntimeError: padding over half of the kernel; kernel_size, stride or dilation below 1; an output without elements.
+        RuntimeError: padding over half of the kernel; kernel_size, stride or dilation below 1; an output without elements; a
+            window without elements, whose taps are in the padding alone.
 
     >>> import torch, fastconv
     >>> x = torch.arange(16.0).reshape(1, 1, 4, 4)
@@ -138,7 +139,7 @@ def max_unpool2d(
     Raises:
         RuntimeError: sizes that do not fit together; indices of another type, or outside the output (on a GPU that shows at a
             later call, as a device-side assertion).
-        ValueError: an output_size that the pool could not have had.
+        ValueError: an output_size that the pool could not have had; padding that leaves less than nothing of the output.
 
     >>> import torch, fastconv
     >>> x = torch.tensor([[[[1.0, 2.0], [4.0, 3.0]]]])

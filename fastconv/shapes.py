@@ -34,6 +34,20 @@ def pool_output_size(size: int, padding: int, taps: int, stride: int, dilation: 
     return outputs - 1 if (outputs - 1) * stride >= size + padding else outputs
 
 
+def empty_pool_window(size: int, padding: int, taps: int, stride: int, dilation: int, outputs: int) -> int | None:
+    """The first of the windows along one dimension that has no element of the input in it; None where each has one.
+
+    Padding of at most half a window leaves only those that begin before the input and step over all of it.
+    """
+    if dilation == 1 or dilation <= size:
+        return None
+    for window in range(min(outputs, -(-padding // stride))):
+        first_inside = (window * stride - padding) % dilation
+        if first_inside >= size:
+            return window
+    return None
+
+
 def pool_output_sizes(
     x: Sequence[int],
     kernel: Sequence[int],

@@ -20,7 +20,7 @@ from fastconv.problem import (
     Problem,
     UnpoolProblem,
 )
-from fastconv.shapes import pool_output_size
+from fastconv.shapes import empty_pool_window, pool_output_size
 
 
 def validate(problem: Problem) -> None:
@@ -134,6 +134,10 @@ def _validate_pool(problem: PoolProblem) -> None:
         if y.sizes[2 + axis] not in accepted or y.sizes[2 + axis] < 1:
             words = " or ".join(str(size) for size in sorted(accepted))
             _reject(problem, f"{name} of y", y.sizes[2 + axis], f"{words} for x of {list(x.sizes)}, and 1 or more")
+        empty = empty_pool_window(x.sizes[2 + axis], *window, y.sizes[2 + axis])
+        if empty is not None:
+            accepted = f"at most the {name} of x {list(x.sizes)}: window {empty} has no element in it"
+            _reject(problem, "dilation", problem.dilation, accepted)
 
 
 def _validate_unpool(problem: UnpoolProblem) -> None:

@@ -161,6 +161,8 @@ X, PLACES = torch.randn(1, 2, 2, 2), torch.tensor([0, 3, 8, 11]).view(1, 1, 2, 2
         (X, PLACES[..., :1], 2),
         (X, PLACES, 2, None, 0, (9, 9)),
         (X, PLACES, 2, None, 0, (4,)),
+        (X, PLACES, 2, 2, 9),
+        (X, PLACES, 2, -3),
         (X[0, 0], PLACES[0, 0], 2),
         (X[:, :0], PLACES[:, :0], 2),
         (X.long(), PLACES, 2),

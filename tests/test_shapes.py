@@ -54,3 +54,16 @@ def test_output_sizes_are_pytorchs(size, taps, stride):
             if 2 * padding <= taps:
                 expected = F.max_pool2d(x, taps, stride, padding, dilation, ceil_mode).shape[2]
                 assert shapes.pool_output_size(size, padding, taps, stride, dilation, ceil_mode) == expected
+
+
+def test_pool_windows_without_elements_are_found():
+    found = 0
+    for size, taps, stride, dilation in itertools.product(range(1, 7), range(1, 6), (1, 2, 3, 9), range(1, 10)):
+        for padding, ceil_mode in itertools.product(range(taps // 2 + 1), (False, True)):
+            outputs = shapes.pool_output_size(size, padding, taps, stride, dilation, ceil_mode)
+            starts = [window * stride - padding for window in range(outputs)]
+            inside = [any(0 <= start + tap * dilation < size for tap in range(taps)) for start in starts]
+            expected = None if all(inside) else inside.index(False)
+            assert shapes.empty_pool_window(size, padding, taps, stride, dilation, outputs) == expected
+            found += expected is not None
+    assert found > 100

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastconv.arguments.single import Pair, integer
-from fastconv.shapes import pool_output_size
+from fastconv.shapes import empty_pool_window, pool_output_size
 
 
 def check_pool(
@@ -43,6 +43,15 @@ def check_pool(
             f"{function}(): Given input size: {tuple(sizes[1:])}. Calculated output size: {outputs}. Output size is too "
             f"small: {prefix}kernel_size {kernel} with dilation {dilation} must fit into the padded input"
         )
+    for axis in (0, 1):
+        size = sizes[2 + axis]
+        empty = empty_pool_window(size, padding[axis], kernel[axis], stride[axis], dilation[axis], outputs[axis])
+        if empty is not None:
+            # PyTorch gives it an index outside of the input, where its backward on a CPU then writes.
+            raise RuntimeError(
+                f"{function}(): dilation is {dilation} and {prefix}padding is {padding}; window {empty} along dimension "
+                f"{2 + axis} of input {list(sizes)} has no element of it, dilation must be at most {size} there"
+            )
 
 
 def check_not_empty(function: str, input: Tensor) -> None:
@@ -114,7 +123,7 @@ def unpooled_size(
                     f'{function}(): invalid output_size "{tuple(output_size)}" (dim {axis} must be between {least} and {most})'
                 )
     if min(sizes) < 0:
-        raise RuntimeError(
+        raise ValueError(
             f"{function}(): output_size must contain non-negative spatial dimensions, but the output would be {sizes}, for "
             f"kernel_size {kernel}, stride {stride} and padding {padding}"
         )

@@ -116,6 +116,10 @@ BAD_CALLS = [
     # PyTorch raises this for one image only; for two, oneDNN returns an empty image.
     transposed("padding", "1", RuntimeError, input=tensor(2, 4, 1, 1), weight=tensor(4, 6, 2, 2), padding=1),
     pool("kernel_size", "8", kernel_size=8),
+    # PyTorch takes windows that step over all of the input, with an index outside of it, where its backward then writes.
+    pool("dilation", "7", RuntimeError, padding=1, dilation=7),
+    pool("dilation", "1, 8", RuntimeError, padding=(0, 1), dilation=(1, 8)),
+    pool("dilation", "9", RuntimeError, kernel_size=4, stride=40, padding=2, dilation=9, ceil_mode=True),
     pool("input", "0", input=tensor(2, 4, 0, 7)),
     pool("input", "0", input=tensor(2, 0, 6, 7)),
     # Ranges.

@@ -171,3 +171,5 @@ def test_impossible_sizes_are_refused_by_the_primitives_too(backend):
         ops.conv2d_wgrad(calls["conv2d_wgrad"][0], calls["conv2d_wgrad"][1], [6, 2, 5, 2], *CONVOLUTION, True, backend)
     with pytest.raises((RuntimeError, ValueError)):
         ops.max_pool2d_backward(integers(2, 4, 9, 9), calls["max_pool2d_backward"][1], [2, 4, 7, 6], *POOL, backend)
+    with pytest.raises(RuntimeError, match=r"dilation.*window 0 has no element"):
+        ops.max_pool2d_forward(integers(2, 4, 7, 6), [2, 1], [1, 1], [1, 0], [8, 1], False, backend)
