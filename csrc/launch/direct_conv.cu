@@ -192,6 +192,14 @@ DirectConvParameters<Index> parameters_of(const ConvProblem& problem, const Shap
   for (int axis = 0; axis < 2; ++axis) {
     p.padded[axis] = PaddedAxis<Index>::of(problem, axis);
     p.strides[axis] = DividerOf<Index>(problem.stride[axis]);
+    if (problem.padding_mode == PaddingMode::replicate) {
+      const auto in_padding = [&](int width) {
+        return static_cast<Index>(
+            std::min(problem.y.sizes[2 + axis], ceil_div(int64_t{width}, int64_t{problem.stride[axis]})));
+      };
+      p.first_padded[axis] = in_padding(problem.padding[2 * axis]);
+      p.last_padded[axis] = in_padding(problem.padding[2 * axis + 1]);
+    }
   }
   if (problem.pass == ConvPass::fprop && problem.padding_mode == PaddingMode::constant) p.fill = problem.padding_value;
   p.filter_blocks = FastDivider<uint32_t>(shape.filter_blocks);

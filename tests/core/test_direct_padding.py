@@ -66,6 +66,19 @@ def test_a_sum_over_images_repeats_bit_for_bit(fast_core: ModuleType, mode: str)
     assert torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("config", CONV_CONFIGS)
+def test_replicate_reaches_farther_than_any_padded_copy(fast_core: ModuleType, config: str) -> None:
+    """2**31 - 1 columns on both sides of four: three outputs, which read column 0, column 0 and column 3."""
+    most = 2**31 - 1
+    geometry = Geometry(2, 3, 2, (2, 4), (1, 1), stride=(1, most), padding=(0, 0, most, most), padding_mode="replicate")
+    w = torch.randint(-3, 4, geometry.w_shape).float()
+    dy = torch.randint(-3, 4, (2, 2, 2, 3)).float()
+    expected = torch.einsum("nkhq,kc->nchq", dy, w[:, :, 0, 0]) @ torch.eye(4)[[0, 0, 3]]
+    dx = raw.unwritten(geometry.x_shape, torch.float32)
+    raw.convolve(fast_core, "dgrad", dx, w, dy, config=config, index_bits=64, **geometry.keywords)
+    assert torch.equal(dx, expected)
+
+
 def candidates(core: ModuleType, conv_pass: str, geometry: Geometry) -> dict[tuple[str, str], str]:
     x, w, y = (
         raw.operand(torch.empty(shape, device="meta"))

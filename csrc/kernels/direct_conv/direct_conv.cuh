@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
     }
   }
 
-  int row_images = 1, column_images = 1;
+  Index row_images = 1, column_images = 1;
   if constexpr (kIsMapped) {
     row_images = images_of(p, 0, input_row);
     column_images = images_of(p, 1, input_column);
@@ -127,8 +127,8 @@ __global__ void __launch_bounds__(kDirectConvThreads, kResidentBlocks<Accumulato
             const Offset shift = static_cast<Offset>(row_shift) * p.input_strides.row +
                                  static_cast<Offset>(column_shift) * p.input_strides.column +
                                  static_cast<Offset>(first_channel) * p.input_strides.channel;
-            for (int row_image = 0; row_image < row_images; ++row_image) {
-              for (int column_image = 0; column_image < column_images; ++column_image) {
+            for (Index row_image = 0; row_image < row_images; ++row_image) {
+              for (Index column_image = 0; column_image < column_images; ++column_image) {
                 const T* source[kPixels];
                 bool is_valid[kPixels];
                 if constexpr (kIsMapped) {

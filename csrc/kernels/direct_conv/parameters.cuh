@@ -62,10 +62,11 @@ struct DirectConvParameters {
   FastDivider<uint32_t> stage_columns_divider, stage_channels_divider, stage_taps_divider, stage_depth_divider;
   StageOrder stage_order;  // as the weight lies in memory
 
-  // Mapped instances only: the axes of the padded x; in dgrad the strides, that y's places in it are found; and what
-  // fprop reads where a constant stands.
+  // Mapped instances only: the axes of the padded x; in dgrad the strides, that y's places in it are found, and how
+  // many of y's first and last places can reach the padding; and what fprop reads where a constant stands.
   PaddedAxis<Index> padded[2];
   DividerOf<Index> strides[2];
+  Index first_padded[2], last_padded[2];
   double fill;
 };
 
