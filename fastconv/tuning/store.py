@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -35,6 +36,10 @@ class StoreWarning(UserWarning):
     """Times could not be read or kept; everything works, and is measured again or chosen by the model."""
 
 
+class _UnusableError(Exception):
+    """Why a file is no store of this environment."""
+
+
 def default_folder() -> Path:
     """FASTCONV_CACHE, or the user's cache folder."""
     return Path(os.environ.get("FASTCONV_CACHE") or platformdirs.user_cache_dir("fastconv")) / "tuning"
@@ -50,6 +55,9 @@ class Store:
         self._loaded = False
         self._warned = False
         self._thread_lock = threading.RLock()
+        self._file_lock = filelock.FileLock(
+            f"{self.path}.lock", timeout=LOCK_PATIENCE
+        )  # may be taken again by its holder
 
     def times(self, problem: str) -> dict[str, float]:
         """Candidate key -> seconds; infinity for one that was tried and gave no right result."""
@@ -75,7 +83,7 @@ class Store:
             self._problems = _merged(self._problems, {problem: dict(times)})
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with filelock.FileLock(f"{self.path}.lock", timeout=LOCK_PATIENCE):
+                with self._file_lock:
                     self._problems = _merged(self._read(), self._problems)
                     self._loaded = True
                     self._write()
@@ -106,25 +114,42 @@ class Store:
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
-            text = self.path.read_text()
+            return self._parsed()
+        except _UnusableError:
+            return self._read_or_set_aside()
+
+    def _parsed(self) -> dict[str, dict[str, float]]:
+        try:
+            return _parse(self.path.read_text(), self.environment)
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError) as error:
-            self._set_aside(f"cannot be read ({error})")
-            return {}
-        try:
-            return _parse(text, self.environment)
+            raise _UnusableError(f"cannot be read ({error})") from error
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
-            self._set_aside(str(error))
-            return {}
+            raise _UnusableError(str(error)) from error
 
-    def _set_aside(self, reason: str) -> None:
-        aside = self.path.with_suffix(f".set-aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+    def _read_or_set_aside(self) -> dict[str, dict[str, float]]:
+        """Alone, and read once more: another process may have set the file aside and written a good one meanwhile."""
+        reason = "it cannot be read"
         try:
-            os.replace(self.path, aside)
+            with self._file_lock:
+                try:
+                    return self._parsed()
+                except _UnusableError as error:
+                    reason = str(error)
+                aside = self._move_aside()
             self._warn(f"the tuning results {self.path} were set aside as {aside.name}: {reason}", always=True)
-        except OSError as error:
+        except (OSError, filelock.Timeout) as error:
             self._warn(f"the tuning results {self.path} are not used: {reason}; nor can they be set aside: {error}")
+        return {}
+
+    def _move_aside(self) -> Path:
+        """To a name that nothing has, so that what was set aside before, in the same second too, stays. The lock is held."""
+        stem = f".set-aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        names = (self.path.with_suffix(f"{stem}{f'-{number}' if number else ''}") for number in itertools.count())
+        aside = next(name for name in names if not os.path.lexists(name))
+        os.replace(self.path, aside)
+        return aside
 
     def _warn(self, message: str, always: bool = False) -> None:
         if always or not self._warned:

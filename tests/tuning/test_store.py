@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 
 import pytest
@@ -146,6 +147,35 @@ def test_a_corrupt_or_stale_file_is_set_aside_with_a_warning_and_kept(tmp_path, 
     (aside,) = tmp_path.glob("*.set-aside-*")
     assert aside.read_text() == text
     store.add("p", {"a": 1.0})
+    assert Store(HERE, tmp_path).times("p") == {"a": 1.0}
+
+
+def test_files_set_aside_in_the_same_second_are_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "20000101-000000")
+    texts = ["{", "[]", "not a store"]
+    for text in texts:
+        store = Store(HERE, tmp_path)
+        store.path.write_text(text)
+        with pytest.warns(StoreWarning, match="set aside"):
+            store.times("p")
+    assert sorted(path.read_text() for path in tmp_path.glob("*.set-aside-*")) == sorted(texts)
+
+
+def test_a_good_file_that_another_process_put_in_the_place_of_a_broken_one_is_not_set_aside(tmp_path, monkeypatch):
+    """Between the moment in which this process read the broken one and that in which it would move it away."""
+    store = Store(HERE, tmp_path)
+    store.path.write_text("{")
+    acquire = store._file_lock.acquire
+
+    def late(*arguments, **options):
+        monkeypatch.undo()
+        with pytest.warns(StoreWarning, match="set aside"):
+            Store(HERE, tmp_path).add("p", {"a": 1.0})
+        return acquire(*arguments, **options)
+
+    monkeypatch.setattr(store._file_lock, "acquire", late)
+    assert store.times("p") == {"a": 1.0}
+    assert len(list(tmp_path.glob("*.set-aside-*"))) == 1
     assert Store(HERE, tmp_path).times("p") == {"a": 1.0}
 
 
