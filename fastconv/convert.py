@@ -112,7 +112,7 @@ def convert(
         A report to print: each layer and what replaced it, or why it was left.
 
     Raises:
-        TypeError: the model is not a torch.nn.Module, or is a TorchScript module, whose code is fixed.
+        TypeError: the model is not a torch.nn.Module, or is a TorchScript module, whose code is fixed; memory_format is none.
         ValueError: an unknown backend, or another memory format.
 
     >>> import torch, fastconv
@@ -124,9 +124,10 @@ def convert(
     2
     """
     arguments.backend("convert", backend)
-    if memory_format not in (None, torch.channels_last, torch.contiguous_format):
-        raise ValueError(
-            f"convert: memory_format is {memory_format}, but must be torch.channels_last, torch.contiguous_format or None"
+    if not any(memory_format is one for one in (None, torch.channels_last, torch.contiguous_format)):
+        error = ValueError if isinstance(memory_format, torch.memory_format) else TypeError
+        raise error(
+            f"convert(): memory_format is {memory_format!r}, but must be torch.channels_last, torch.contiguous_format or None"
         )
     layers = []
     for names, module in _named_once(model, "convert"):
@@ -182,7 +183,9 @@ def revert(model: torch.nn.Module) -> ConversionReport:
 def _named_once(model: torch.nn.Module, caller: str) -> Iterator[tuple[tuple[str, ...], torch.nn.Module]]:
     """Each module of the model once, with all its names."""
     if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"{caller}(): model is of type {type(model).__name__}, but must be a torch.nn.Module")
+        value = repr(model)
+        value = value if len(value) <= 80 else f"{value[:77]}..."
+        raise TypeError(f"{caller}(): model is {value} of type {type(model).__name__}, but must be a torch.nn.Module")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             f"{caller}(): model is a TorchScript module ({type(model).__name__}), whose code is fixed; {caller} the "
