@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fastconv.cli.options import fail
+from fastconv.cli.options import fail, seconds, whole_number
 
 app = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_markup_mode="rich")
 
@@ -31,7 +31,9 @@ def bench(
     direction: Annotated[list[str] | None, typer.Option("--pass", help=f"fwd, dgrad, wgrad, fwd+bwd. {_MANY}")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help=f"float64, float32, tf32, float16, bfloat16. {_MANY}")] = None,
     layout: Annotated[list[str] | None, typer.Option(help=f"nchw, channels_last. {_MANY}")] = None,
-    batch: Annotated[int | None, typer.Option(help="Batch size; each suite has its own.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(parser=whole_number(1), help="Batch size; each suite has its own.")
+    ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help=f"Ours: auto, cuda, triton, aten, registered; none: PyTorch alone. {_MANY}")
     ] = None,
@@ -47,7 +49,7 @@ def bench(
         str | None, typer.Option(help="Without a GPU: the one to predict for, A100, H100 or H200. Left out: H200.")
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option(help="Seconds; the biggest expected gaps are measured first.")
+        float | None, typer.Option(parser=seconds, help="Seconds; the biggest expected gaps are measured first.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results. Default: fastconv-bench/<gpu>-<time>.")
@@ -143,7 +145,9 @@ def compare(
     first: Annotated[str, typer.Argument(help="FILE or FOLDER of results, or a COMMIT's; each also with :CONTESTANT.")],
     second: Annotated[str, typer.Argument(help="The same; a ratio above one says that this one is faster.")],
     figure: Annotated[str, typer.Option(help="Which time: cold, warm or graph.")] = "cold",
-    rows: Annotated[int, typer.Option(min=0, help="How many of the slowest and of the fastest rows to show.")] = 10,
+    rows: Annotated[
+        int, typer.Option(parser=whole_number(0), help="How many of the slowest and of the fastest rows to show.")
+    ] = 10,
 ) -> None:
     """Two results, commits or contestants: geometric mean of the ratios with a bootstrap interval, and the extremes.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fastconv.cli.options import BackendName, DeviceName, fail, require_backend
+from fastconv.cli.options import BackendName, DeviceName, fail, one_of, require_backend, whole_number
 from fastconv.info import WAYS
 
 if TYPE_CHECKING:
@@ -19,13 +19,22 @@ if TYPE_CHECKING:
 
 
 def demo(
-    backend: Annotated[BackendName, typer.Option(help="Whose kernels fastconv's layers run on.")] = BackendName.cuda,
+    backend: Annotated[
+        BackendName, typer.Option(parser=one_of(BackendName), help="Whose kernels fastconv's layers run on.")
+    ] = BackendName.cuda,
     device: Annotated[
         DeviceName,
-        typer.Option(help="Where the tensors are; auto is the GPU if there is one. On cpu, CUDA is emulated."),
+        typer.Option(
+            parser=one_of(DeviceName),
+            help="Where the tensors are; auto is the GPU if there is one. On cpu, CUDA is emulated.",
+        ),
     ] = DeviceName.auto,
-    epochs: Annotated[int, typer.Option(min=1, help="How often the training set is gone through.")] = 8,
-    seed: Annotated[int, typer.Option(help="Decides the first weights and the order of the batches.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(parser=whole_number(1), help="How often the training set is gone through.")
+    ] = 8,
+    seed: Annotated[
+        int, typer.Option(parser=whole_number(), help="Decides the first weights and the order of the batches.")
+    ] = 0,
     output: Annotated[Path, typer.Option(help="Where to write the picture, a PNG.")] = Path("fastconv_demo.png"),
 ) -> None:
     """Train a classifier of scanned digits on fastconv's kernels, and beside it the same one in plain torch.nn.

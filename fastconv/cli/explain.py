@@ -14,7 +14,16 @@ from rich.console import Console
 import fastconv
 from fastconv.cli import layer
 from fastconv.cli.models import differentiate, load_model, named_errors
-from fastconv.cli.options import BackendName, DeviceName, fail, parse_size, require_backend
+from fastconv.cli.options import (
+    BackendName,
+    DeviceName,
+    fail,
+    one_of,
+    parse_size,
+    real_number,
+    require_backend,
+    whole_number,
+)
 from fastconv.explain import Explanation
 from fastconv.problem import ACTIVATIONS, PADDING_MODES
 
@@ -36,7 +45,9 @@ def explain(
     inputs: Annotated[
         list[str] | None, typer.Option("--input", help="A model's input, NxCxHxW; once for each.")
     ] = None,
-    out_channels: Annotated[int | None, typer.Option(min=1, help="K. Left out: as many as input channels.")] = None,
+    out_channels: Annotated[
+        int | None, typer.Option(parser=whole_number(1), help="K. Left out: as many as input channels.")
+    ] = None,
     kernel: Annotated[str | None, typer.Option(help="R or RxS. Left out: 3.")] = None,
     stride: Annotated[str | None, typer.Option(help="u or uxv. Left out: 1, for a pool its kernel.")] = None,
     padding: Annotated[
@@ -44,25 +55,34 @@ def explain(
         typer.Option(help="Rows or rows x columns; for a conv2d also top x bottom x left x right, same and valid."),
     ] = None,
     padding_mode: Annotated[str | None, typer.Option(help=f"Of a conv2d: {', '.join(PADDING_MODES)}.")] = None,
-    padding_value: Annotated[float | None, typer.Option(help="What --padding-mode constant pads with.")] = None,
+    padding_value: Annotated[
+        float | None, typer.Option(parser=real_number, help="What --padding-mode constant pads with.")
+    ] = None,
     output_padding: Annotated[str | None, typer.Option(help="For conv_transpose2d.")] = None,
     output_size: Annotated[str | None, typer.Option(help="For adaptive_max_pool2d: P or PxQ. Left out: 1.")] = None,
     dilation: Annotated[str | None, typer.Option(help="One number or two.")] = None,
-    groups: Annotated[int | None, typer.Option(min=1, help="G.")] = None,
+    groups: Annotated[int | None, typer.Option(parser=whole_number(1), help="G.")] = None,
     bias: Annotated[bool | None, typer.Option("--bias/--no-bias", help="Left out: with a bias.")] = None,
     activation: Annotated[
         Activation | None,
-        typer.Option(help="Applied by the convolution's kernel. Left out: relu for conv2d_max_pool2d, else none."),
+        typer.Option(
+            parser=one_of(Activation),
+            help="Applied by the convolution's kernel. Left out: relu for conv2d_max_pool2d, else none.",
+        ),
     ] = None,
     pool_kernel: Annotated[str | None, typer.Option(help=f"{_POOL}: the window. Left out: 2.")] = None,
     pool_stride: Annotated[str | None, typer.Option(help=f"{_POOL}. Left out: the window.")] = None,
     pool_padding: Annotated[str | None, typer.Option(help=f"{_POOL}.")] = None,
     ceil_mode: Annotated[bool | None, typer.Option("--ceil-mode", help="For max_pool2d.")] = None,
-    dtype: Annotated[DataType, typer.Option(help="Of inputs and weights.")] = DataType.float32,
+    dtype: Annotated[DataType, typer.Option(parser=one_of(DataType), help="Of inputs and weights.")] = DataType.float32,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Input and weight channels_last.")] = False,
     backward: Annotated[bool, typer.Option("--backward", help="Run the gradients' passes too.")] = False,
-    backend: Annotated[BackendName, typer.Option(help="Choose, or insist.")] = BackendName.auto,
-    device: Annotated[DeviceName, typer.Option(help="auto: the GPU if there is one.")] = DeviceName.auto,
+    backend: Annotated[
+        BackendName, typer.Option(parser=one_of(BackendName), help="Choose, or insist.")
+    ] = BackendName.auto,
+    device: Annotated[
+        DeviceName, typer.Option(parser=one_of(DeviceName), help="auto: the GPU if there is one.")
+    ] = DeviceName.auto,
     gpu: Annotated[
         str | None, typer.Option(help="What auto would choose on an A100, H100 or H200, predicted where not measured.")
     ] = None,
@@ -110,7 +130,7 @@ def explain(
         for name, value in options.items():
             if value is not None:
                 raise typer.BadParameter(f"{layer.option_name(name)} is for a single op, not for a model.")
-        tensors = [tensor(*parse_size(text)) for text in inputs]
+        tensors = [tensor(*parse_size(text, "--input")) for text in inputs]
         model = load_model(target, debug)
         if backward:
             model.register_forward_hook(lambda module, arguments, output: differentiate(output))

@@ -90,9 +90,9 @@ def described(op: str, size: str | None, options: dict[str, Any]) -> Layer:
         raise typer.BadParameter(f"{op!r} is neither one of {', '.join(OPS)} nor a package.module:factory.")
     if size is None:
         raise typer.BadParameter(f"{op} takes the size of its input as second argument: {op} 8x64x56x56.")
-    sizes = parse_size(size)
+    sizes = parse_size(size, "size")
     if len(sizes) not in (3, 4):
-        raise typer.BadParameter(f"{size!r} has {len(sizes)} numbers. Accepted are NxCxHxW and CxHxW.")
+        raise typer.BadParameter(f"size {size!r} has {len(sizes)} numbers. Accepted are NxCxHxW and CxHxW.")
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in OPS[op]:

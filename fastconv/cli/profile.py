@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastconv.cli.options import BackendName, fail
+from fastconv.cli.options import BackendName, fail, one_of, whole_number
 
 
 def profile(
     case: Annotated[str, typer.Argument(help="SUITE/LAYER/PASS/DTYPE/LAYOUT/nBATCH, as results name it.")],
-    backend: Annotated[BackendName, typer.Option(help="Whose kernels.")] = BackendName.cuda,
+    backend: Annotated[BackendName, typer.Option(parser=one_of(BackendName), help="Whose kernels.")] = BackendName.cuda,
     kernel: Annotated[str | None, typer.Option(help="One kernel family, whatever would be chosen.")] = None,
-    calls: Annotated[int, typer.Option(min=1, help="On a GPU: how many calls the times are the mean of.")] = 20,
+    calls: Annotated[
+        int, typer.Option(parser=whole_number(1), help="On a GPU: how many calls the times are the mean of.")
+    ] = 20,
     by_line: Annotated[bool, typer.Option("--by-line", help="On a CPU: the source lines that move most.")] = False,
     full: Annotated[bool, typer.Option("--full", help="On a CPU: the layer itself, not a scaled-down one.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fastconv.cli.options import fail, parse_size
+from fastconv.cli.options import fail, parse_size, seconds, whole_number
 
 _MANY = "May be given several times."
 
@@ -30,11 +30,15 @@ def tune(
     direction: Annotated[list[str] | None, typer.Option("--pass", help=f"fwd, dgrad, wgrad, fwd+bwd. {_MANY}")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help=f"float32, tf32, float16, bfloat16, ... {_MANY}")] = None,
     layout: Annotated[list[str] | None, typer.Option(help=f"nchw, channels_last. {_MANY}")] = None,
-    batch: Annotated[int | None, typer.Option(help="Batch size; each suite has its own.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(parser=whole_number(1), help="Batch size; each suite has its own.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few layers of every suite.")] = False,
     every: Annotated[bool, typer.Option("--every", help="Every configuration, not the cost model's best.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure also what has been measured.")] = False,
-    time_budget: Annotated[float | None, typer.Option(help="Seconds; what they do not suffice for is left.")] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(parser=seconds, help="Seconds; what they do not suffice for is left.")
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Write a table of all winners known here, to ship.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a model's own error.")] = False,
 ) -> None:
@@ -48,11 +52,9 @@ def tune(
 
       fastconv tune mypackage.models:resnet --input 32x3x224x224 --dtype bfloat16
     """
-    from fastconv.bench.names import seconds_to_spend
     from fastconv.tuning.mode import mode
 
     try:
-        budget = seconds_to_spend("--time-budget", time_budget)
         mode()  # of FASTCONV_TUNE: a wrong word would fail every problem
     except ValueError as error:
         fail(str(error))
@@ -94,7 +96,7 @@ def tune(
             store,
             most=None if every else session.MOST_PER_BACKEND,
             again=again,
-            deadline=time.time() + budget,
+            deadline=time.time() + (float("inf") if time_budget is None else time_budget),
             on_problem=show,
         )
     table = Table("problems", "candidates measured", "wrong or failed", "not tuned", "left", "fastest")
@@ -135,7 +137,9 @@ def _of_model(target: str, inputs: list[str], dtypes: list[str], layouts: list[s
         for layout in layouts:
             memory_format = torch.channels_last if known("layout", layout, LAYOUTS) == "channels_last" else None
             model = load_model(target, debug)
-            tensors = [torch.randn(parse_size(text), device="cuda", dtype=precision.dtype) for text in inputs]
+            tensors = [
+                torch.randn(parse_size(text, "--input"), device="cuda", dtype=precision.dtype) for text in inputs
+            ]
             if memory_format is not None:
                 tensors = [one.contiguous(memory_format=memory_format) if one.dim() == 4 else one for one in tensors]
 
