@@ -22,6 +22,7 @@ from fastconv.make_problem import (
     force_index_bits,
     forced_index_bits,
     make_activation_backward_problem,
+    make_adaptive_pool_problem,
     make_channel_sum_problem,
     make_conv_global_max_problem,
     make_conv_max_pool_problem,
@@ -43,8 +44,11 @@ __all__ = [
     "choose",
     "clear",
     "force_index_bits",
+    "is_heard",
+    "left_to_aten",
     "listening",
     "make_activation_backward_problem",
+    "make_adaptive_pool_problem",
     "make_channel_sum_problem",
     "make_conv_global_max_problem",
     "make_conv_max_pool_problem",
@@ -249,6 +253,22 @@ def listening(listener: Callable[[Choice, Plan], None]) -> Iterator[None]:
     finally:
         with _lock:
             _listeners.remove(listener)
+
+
+def is_heard() -> bool:
+    """Whether anybody listens, so that there is somebody to tell."""
+    return bool(_listeners)
+
+
+def left_to_aten(problem: Problem, asked: str) -> None:
+    """Tells the listeners of a pass that PyTorch's own function computes, because no other backend has a kernel for it."""
+    found = candidates(problem)
+    chosen = next(candidate for candidate in found if candidate.backend == "aten")
+    why = "no other backend has a kernel for it" if asked == "auto" else f"backend={asked!r} was asked for"
+    choice = Choice(problem, asked, chosen, why, tuple(candidate for candidate in found if not candidate.legal))
+    plan = backends.get("aten").plan(problem, chosen)
+    for listener in tuple(_listeners):
+        listener(choice, plan)
 
 
 def run(key: Hashable, make_problem: Callable[[], Problem], backend: str, tensors: tuple[Tensor | None, ...]) -> Any:

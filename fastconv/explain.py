@@ -15,6 +15,7 @@ from fastconv.following import Following
 from fastconv.plan import Candidate, Plan
 from fastconv.problem import (
     ActivationBackwardProblem,
+    AdaptivePoolProblem,
     ChannelSumProblem,
     ConvMaxPoolProblem,
     ConvProblem,
@@ -239,7 +240,7 @@ def describe(problem: Problem) -> str:
         return f"{dtype} dy {_operand(problem.dy)}, {problem.activation}"
     if isinstance(problem, ChannelSumProblem):
         return f"{dtype} x {_operand(problem.x)}"
-    if isinstance(problem, UnpoolProblem):
+    if isinstance(problem, UnpoolProblem | AdaptivePoolProblem):
         return f"{dtype} x {_operand(problem.x)}, y {_operand(problem.y)}"
     if isinstance(problem, PoolProblem):
         parts = [

@@ -15,6 +15,7 @@ import torch
 
 from fastconv.problem import (
     ActivationBackwardProblem,
+    AdaptivePoolProblem,
     ChannelSumProblem,
     ConvGlobalMaxProblem,
     ConvMaxPoolProblem,
@@ -247,6 +248,13 @@ def _joined(
         dataclasses.replace(conv, index_bits=bits),
         dataclasses.replace(pool, y=y, offsets=y, index_bits=bits),
     )
+
+
+def make_adaptive_pool_problem(
+    pool_pass: Literal["forward", "backward"], dtype: torch.dtype, target: Target, *, x: Operand, y: Operand
+) -> AdaptivePoolProblem:
+    check_ranks(f"adaptive_max_pool2d_{pool_pass}", x=x, y=y)
+    return AdaptivePoolProblem(pool_pass, dtype, x, y, target, index_bits(x, y))
 
 
 def make_unpool_problem(

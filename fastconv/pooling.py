@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fastconv import arguments, library
+from fastconv import arguments, dispatch, library
 from fastconv.arguments import IntOrPair, Pair
+from fastconv.problem import Operand
 
 
 def max_pool2d(
@@ -110,7 +112,23 @@ def adaptive_max_pool2d(
             f"accepted are divisors of the input's size {tuple(x.shape[2:])}, and backend 'aten' or 'auto' for others"
         )
     y, indices = torch._C._nn.adaptive_max_pool2d(input, sizes)
+    if dispatch.is_heard() and not torch.compiler.is_compiling():
+        _tell_of_windows_that_differ(input, y, chosen_backend)
     return (y, indices) if return_indices else y
+
+
+def _tell_of_windows_that_differ(input: Tensor, y: Tensor, backend: str) -> None:
+    """Both passes, of which dispatch runs neither, to whoever listens to it."""
+
+    def tell(pool_pass: Literal["forward", "backward"], pooled: Tensor) -> None:
+        x, pooled = (one if one.dim() == 4 else one.unsqueeze(0) for one in (input, pooled))
+        operands = {"x": Operand.of(x), "y": Operand.of(pooled)}
+        target = dispatch.target_of(input.device, backend)
+        dispatch.left_to_aten(dispatch.make_adaptive_pool_problem(pool_pass, input.dtype, target, **operands), backend)
+
+    tell("forward", y)
+    if y.requires_grad:
+        y.register_hook(lambda dy: tell("backward", dy))
 
 
 def max_unpool2d(

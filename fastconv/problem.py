@@ -173,6 +173,37 @@ class PoolProblem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AdaptivePoolProblem:
+    """Max pooling by windows that differ in size: row p of y is of rows floor(p H / P) to ceil((p + 1) H / P) of x.
+
+    forward: x -> y, int64 flat positions in H*W. backward: y (gradient), these -> x (gradient). Only ATen computes it.
+    """
+
+    pool_pass: Literal["forward", "backward"]
+    dtype: torch.dtype
+    x: Operand  # [N, C, H, W]
+    y: Operand  # [N, C, P, Q]
+    target: Target
+    index_bits: Literal[32, 64] = 32
+
+    @property
+    def op(self) -> str:
+        return f"adaptive_max_pool2d_{self.pool_pass}"
+
+    def flops(self) -> int:
+        """Elements in all windows, which overlap."""
+        rows, columns = (
+            sum(-(-(place + 1) * size // places) - place * size // places for place in range(places))
+            for size, places in zip(self.x.sizes[2:], self.y.sizes[2:], strict=True)
+        )
+        return self.x.sizes[0] * self.x.sizes[1] * rows * columns
+
+    def compulsory_bytes(self) -> int:
+        outputs = _count(self.y.sizes)
+        return (_count(self.x.sizes) + outputs) * self.dtype.itemsize + outputs * 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class UnpoolProblem:
     """Values at flat positions in H*W. forward: x, indices -> y, zeros but for x at its indices; the last of equal ones stands.
 
@@ -325,7 +356,15 @@ class ActivationBackwardProblem:
         return 3 * _count(self.dz.sizes) * self.dtype.itemsize
 
 
-Problem = ConvProblem | PoolProblem | UnpoolProblem | ChannelSumProblem | ActivationBackwardProblem | FusedProblem
+Problem = (
+    ConvProblem
+    | PoolProblem
+    | AdaptivePoolProblem
+    | UnpoolProblem
+    | ChannelSumProblem
+    | ActivationBackwardProblem
+    | FusedProblem
+)
 
 
 def changed(problem: Problem, **fields: Any) -> Problem:

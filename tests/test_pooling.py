@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import fastconv
-from fastconv import emulator
+from fastconv import dispatch, emulator
 from tests.core import raw
 
 BACKENDS = ("cuda", "triton", "aten")
@@ -63,6 +63,48 @@ def test_windows_that_differ_are_atens():
     for backend in ("cuda", "triton"):
         with pytest.raises(RuntimeError, match=r"output_size is \(3, 2\).*divisors of the input's size \(7, 5\)"):
             fastconv.adaptive_max_pool2d(x, (3, 2), backend=backend)
+
+
+def test_explain_tells_of_windows_that_differ_in_both_passes_and_why_they_are_atens():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.AdaptiveMaxPool2d((3, 2)))
+    fastconv.convert(model)
+    x = torch.randn(2, 3, 7, 5)
+    assert [call.layer for call in fastconv.explain(model, x)] == ["0", "1"]
+    calls = fastconv.explain(lambda: model(x).sum().backward()).calls[1:3]
+    assert [(call.problem.op, call.is_backward) for call in calls] == [
+        ("adaptive_max_pool2d_forward", False),
+        ("adaptive_max_pool2d_backward", True),
+    ]
+    for call in calls:
+        assert (call.chosen.backend, call.asked, call.why) == ("aten", "auto", "no other backend has a kernel for it")
+        assert (call.problem.x.sizes, call.problem.y.sizes) == ((2, 4, 7, 5), (2, 4, 3, 2))
+
+
+def test_explain_on_a_gpu_says_why_no_kernel_pools_windows_that_differ():
+    explanation = fastconv.explain(fastconv.nn.AdaptiveMaxPool2d((3, 2), backend="aten"), torch.randn(3, 7, 5))
+    assert explanation.calls[0].why == "backend='aten' was asked for"
+    (call,) = explanation.on("H200")
+    assert (call.chosen.backend, call.why) == ("aten", "no other candidate can run it")
+    assert {one.backend for one in call.rejected} == {"cuda", "triton"}
+    assert all("those of 7x5 to 3x2 differ" in one.reason for one in call.rejected)
+    assert "adaptive_max_pool2d_forward" in str(explanation.on("H200"))
+    assert explanation.to_dict()["calls"][0]["problem"]["y"]["sizes"] == [1, 3, 3, 2]
+
+
+@pytest.mark.parametrize("size", [(3, 2), (9, 5), (1, 4)], ids=str)
+def test_atens_plan_for_windows_that_differ_is_its_function_and_their_elements_are_counted(size):
+    x = torch.randn(2, 3, 7, 5, dtype=torch.float64, requires_grad=True)
+    heard = []
+    with dispatch.listening(lambda choice, plan: heard.append((choice.problem, plan))):
+        fastconv.adaptive_max_pool2d(x, size).sum().backward()
+    (forward, run_forward), (backward, run_backward) = heard
+    expected = F.adaptive_max_pool2d(x, size, True)
+    for ours, theirs in zip(run_forward(x.detach()), expected, strict=True):
+        same(ours, theirs)
+    same(run_backward(torch.ones_like(expected[0]), expected[1]), x.grad)
+    under_a_window = torch.autograd.functional.jacobian(lambda one: F.adaptive_avg_pool2d(one, size), x[:1, :1])
+    assert forward.flops() == backward.flops() == 2 * 3 * under_a_window.count_nonzero()
+    assert forward.compulsory_bytes() == 2 * 3 * (7 * 5 * 8 + size[0] * size[1] * (8 + 8))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from fastconv.backends.aten_padding import Padding
 from fastconv.plan import Candidate
 from fastconv.problem import (
     ActivationBackwardProblem,
+    AdaptivePoolProblem,
     ChannelSumProblem,
     ConvProblem,
     FusedProblem,
@@ -41,7 +42,7 @@ class AtenBackend:
         return [Candidate("aten", problem.op, "")]
 
     def plan(self, problem: Problem, candidate: Candidate) -> AtenPlan:
-        return AtenPlan(candidate, _PASSES[problem.op](problem))
+        return AtenPlan(candidate, (_PASSES | _PASSES_OF_ATEN_ALONE)[problem.op](problem))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +257,22 @@ def _pool_indices(problem: PoolProblem) -> Callable[..., Tensor]:
     return run
 
 
+def _adaptive_pool_forward(problem: AdaptivePoolProblem) -> Callable[..., tuple[Tensor, Tensor]]:
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        y, indices = aten.adaptive_max_pool2d.default(x, problem.y.sizes[2:])
+        return _with_strides(y, problem.y), _with_strides(indices, problem.y)
+
+    return run
+
+
+def _adaptive_pool_backward(problem: AdaptivePoolProblem) -> Callable[..., Tensor]:
+    def run(dy: Tensor, indices: Tensor) -> Tensor:
+        x = _empty(problem.x, dy)  # its sizes and format are read, its values are not
+        return _with_strides(aten.adaptive_max_pool2d_backward.default(dy, x, indices), problem.x)
+
+    return run
+
+
 # --- a convolution and what is pooled of it -----------------------------------------------------------------------------
 
 
@@ -320,6 +337,11 @@ _PASSES: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "max_unpool2d_forward": _unpool_forward,
     "max_unpool2d_add": _unpool_add,
     "max_unpool2d_gather": _unpool_gather,
+}
+#: What PyTorch's own functions run, and no other backend or registered kernel can: plans for `explain` and for tuning.
+_PASSES_OF_ATEN_ALONE: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    "adaptive_max_pool2d_forward": _adaptive_pool_forward,
+    "adaptive_max_pool2d_backward": _adaptive_pool_backward,
 }
 
 backend = AtenBackend()

@@ -1,10 +1,10 @@
-"""What numbers the kernels of every backend can hold."""
+"""What the hand-written kernels of every backend can hold."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from fastconv.problem import FusedProblem, Operand, Problem
+from fastconv.problem import AdaptivePoolProblem, FusedProblem, Operand, Problem
 
 _LARGEST_INT32, _LARGEST_INT64 = 2**31 - 1, 2**63 - 1
 #: Fields of problems that are an int in kernels; sizes and strides have 64 bits.
@@ -12,7 +12,10 @@ _NUMBERS = ("kernel", "stride", "padding", "dilation", "groups")
 
 
 def beyond_the_kernels(problem: Problem) -> str:
-    """Why the numbers of the problem do not fit into the kernels'; empty where they do."""
+    """Why the problem, or a number in it, does not fit into the kernels; empty where it does."""
+    if isinstance(problem, AdaptivePoolProblem):
+        (height, width), (rows, columns) = problem.x.sizes[2:], problem.y.sizes[2:]
+        return f"the kernels pool windows that are alike, and those of {height}x{width} to {rows}x{columns} differ"
     if isinstance(problem, FusedProblem):
         return beyond_the_kernels(problem.conv) or beyond_the_kernels(problem.pool)
     for field in dataclasses.fields(problem):

@@ -88,7 +88,9 @@ def by_model(problem: Problem, legal: Sequence[Candidate]) -> tuple[Candidate, s
     aten = next((one for one in legal if one.backend == "aten"), None)
     best = min(ours, key=lambda one: one.predicted_seconds, default=None)
     if best is None:
-        return None if aten is None else (aten, "no other candidate has a predicted time")
+        alone = all(one.backend == "aten" for one in legal)
+        why = "no other candidate can run it" if alone else "no other candidate has a predicted time"
+        return None if aten is None else (aten, why)
     text = f"predicted {best.predicted_seconds * 1e6:.1f} us"
     if aten is None:
         return best, f"{text}, the least of {len(ours)} (cost model, not measured)"

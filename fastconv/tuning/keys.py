@@ -14,6 +14,7 @@ from fastconv._version import __version__
 from fastconv.plan import Candidate
 from fastconv.problem import (
     ActivationBackwardProblem,
+    AdaptivePoolProblem,
     ConvMaxPoolProblem,
     ConvProblem,
     FusedProblem,
@@ -85,6 +86,8 @@ def problem_key(problem: Problem) -> str:
         words += _convolution_words(problem)
     elif isinstance(problem, PoolProblem):
         words += [_operand("x", problem.x), *_pool_words(problem)]
+    elif isinstance(problem, AdaptivePoolProblem):
+        words += [_operand("x", problem.x), _operand("y", problem.y)]
     elif isinstance(problem, UnpoolProblem):
         words += [_operand("x", problem.x), _operand("indices", problem.indices), _operand("y", problem.y)]
     elif isinstance(problem, ActivationBackwardProblem):
