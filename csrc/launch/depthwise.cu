@@ -76,13 +76,13 @@ void describe(Description& description, const ConvProblem& problem, double multi
   description.predicted_seconds = predict_seconds(work, problem.dtype, problem.target);
 }
 
-std::vector<std::string> names_of(const std::vector<const Way*>& ways) {
+std::vector<std::string> names_of(const Ways& ways) {
   std::vector<std::string> names;
   for (const Way* way : ways) names.push_back(way->name);
   return names;
 }
 
-const Way& way_named(const std::vector<const Way*>& ways, const std::string& config) {
+const Way& way_named(const Ways& ways, const std::string& config) {
   for (const Way* way : ways) {
     if (config == way->name) return *way;
   }
@@ -91,38 +91,23 @@ const Way& way_named(const std::vector<const Way*>& ways, const std::string& con
 
 namespace {
 
-const std::vector<const Way*>& ways() {
-  static const std::vector<const Way*> all{
-      &planes_way, &band_way, &channels_last_ways[0], &channels_last_ways[1], &channels_last_ways[2], &turned_way};
+const Ways& ways() {
+  static const Ways all{&planes_way, &band_way, &channels_last_ways[0], &channels_last_ways[1], &channels_last_ways[2],
+                        &turned_way};
   return all;
-}
-
-std::vector<std::string> configs(const ConvProblem&) {
-  return names_of(ways());
-}
-
-std::string can_implement(const ConvProblem& problem, const std::string& config) {
-  const std::string reason = why_not_any(problem);
-  return reason.empty() ? way_named(ways(), config).why_not(problem) : reason;
-}
-
-Prepared prepare(const ConvProblem& problem, const std::string& config) {
-  return way_named(ways(), config).prepare(problem);
 }
 
 }  // namespace
 }  // namespace depthwise
 
-const KernelFamily<ConvProblem> depthwise_fprop{
+constexpr KernelFamily<ConvProblem> depthwise_fprop = depthwise::family_of<depthwise::ways>(
     "depthwise_fprop",
     "one filter a channel, or a few: input and output cross memory once, in 16-byte accesses; any filter, stride and "
-    "dilation; bias, residual and activation in the epilogue",
-    depthwise::configs, depthwise::can_implement, depthwise::prepare};
+    "dilation; bias, residual and activation in the epilogue");
 
-const KernelFamily<ConvProblem> depthwise_dgrad{
+constexpr KernelFamily<ConvProblem> depthwise_dgrad = depthwise::family_of<depthwise::ways>(
     "depthwise_dgrad",
     "gradient by input of a depthwise convolution, or a depthwise transposed convolution; bias and activation in the "
-    "epilogue",
-    depthwise::configs, depthwise::can_implement, depthwise::prepare};
+    "epilogue");
 
 }  // namespace fastconv

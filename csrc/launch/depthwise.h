@@ -40,8 +40,21 @@ struct Way {
   std::string (*why_not)(const ConvProblem&);
   Prepared (*prepare)(const ConvProblem&);
 };
-std::vector<std::string> names_of(const std::vector<const Way*>& ways);
-const Way& way_named(const std::vector<const Way*>& ways, const std::string& config);
+using Ways = std::vector<const Way*>;
+std::vector<std::string> names_of(const Ways& ways);
+const Way& way_named(const Ways& ways, const std::string& config);
+
+// A family of which each way is a configuration.
+template <const Ways& (*ways)()>
+constexpr KernelFamily<ConvProblem> family_of(const char* name, const char* description) {
+  const auto can_implement = [](const ConvProblem& problem, const std::string& config) {
+    const std::string reason = why_not_any(problem);
+    return reason.empty() ? way_named(ways(), config).why_not(problem) : reason;
+  };
+  return {
+      name, description, [](const ConvProblem&) { return names_of(ways()); }, can_implement,
+      [](const ConvProblem& problem, const std::string& config) { return way_named(ways(), config).prepare(problem); }};
+}
 
 extern const Way planes_way;
 extern const Way band_way;    // on tensor cores

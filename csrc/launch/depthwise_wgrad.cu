@@ -41,36 +41,22 @@ template void add_parts<BFloat16>(const ConvProblem&, const Parts&, const Operan
 
 namespace {
 
-const std::vector<const Way*>& ways() {
-  static const std::vector<const Way*> all{&planes_wgrad_way,
-                                           &band_wgrad_way,
-                                           &channels_last_wgrad_ways[0],
-                                           &channels_last_wgrad_ways[1],
-                                           &channels_last_wgrad_ways[2],
-                                           &turned_way};
+const Ways& ways() {
+  static const Ways all{&planes_wgrad_way,
+                        &band_wgrad_way,
+                        &channels_last_wgrad_ways[0],
+                        &channels_last_wgrad_ways[1],
+                        &channels_last_wgrad_ways[2],
+                        &turned_way};
   return all;
-}
-
-std::vector<std::string> configs(const ConvProblem&) {
-  return names_of(ways());
-}
-
-std::string can_implement(const ConvProblem& problem, const std::string& config) {
-  const std::string reason = why_not_any(problem);
-  return reason.empty() ? way_named(ways(), config).why_not(problem) : reason;
-}
-
-Prepared prepare(const ConvProblem& problem, const std::string& config) {
-  return way_named(ways(), config).prepare(problem);
 }
 
 }  // namespace
 }  // namespace depthwise
 
-const KernelFamily<ConvProblem> depthwise_wgrad{
+constexpr KernelFamily<ConvProblem> depthwise_wgrad = depthwise::family_of<depthwise::ways>(
     "depthwise_wgrad",
     "gradient by weight of a depthwise convolution, with the bias gradient: x and dy cross memory once for all taps of "
-    "filters up to 7x7; splits of the sum are added up in order",
-    depthwise::configs, depthwise::can_implement, depthwise::prepare};
+    "filters up to 7x7; splits of the sum are added up in order");
 
 }  // namespace fastconv

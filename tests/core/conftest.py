@@ -1,14 +1,16 @@
-"""The emulated modules: the fast one, and the one that checks every access."""
+"""The emulated modules: the fast one, and the one that checks every access. The compiled one, to be read as machine code."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 
-from fastconv import emulator
+from fastconv import emulator, machine_code
 
 
 @pytest.fixture(params=["fast", "checked"])
@@ -24,3 +26,26 @@ def core(request: pytest.FixtureRequest, seed: int) -> Iterator[ModuleType]:
 def fast_core() -> ModuleType:
     """For what is decided before a launch, which is the same in every module."""
     return importlib.import_module("fastconv._emulator")
+
+
+class CompiledModule(NamedTuple):
+    disassembler: str
+    file: Path
+
+    def skip_unless_from(self, compiler: str) -> None:
+        """compiler: the nvcc that a checked-in table is for, as in "13.0"."""
+        version = importlib.import_module("fastconv._cuda").build_info()["cuda_version"]
+        own = f"{version // 1000}.{version % 1000 // 10}"
+        if own != compiler:
+            pytest.skip(f"the table is for nvcc {compiler}, the module is of {own}")
+
+
+@pytest.fixture(scope="session")
+def cuda_module() -> CompiledModule:
+    """fastconv._cuda and what reads it; needs no GPU."""
+    disassembler, file = machine_code.find_disassembler(), machine_code.find_module()
+    if disassembler is None:
+        pytest.skip("no cuobjdump with nvdisasm beside it")
+    if file is None:
+        pytest.skip("fastconv._cuda was not built")
+    return CompiledModule(disassembler, file)

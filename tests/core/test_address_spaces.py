@@ -7,6 +7,7 @@ import pytest
 
 from fastconv import machine_code
 from tests.core.address_spaces import unknown_accesses
+from tests.core.conftest import CompiledModule
 
 FAMILIES = {
     "pool": ("max_pool", "max_unpool"),
@@ -17,15 +18,10 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_access_has_a_known_space(family: str) -> None:
-    disassembler, module = machine_code.find_disassembler(), machine_code.find_module()
-    if disassembler is None:
-        pytest.skip("no cuobjdump with nvdisasm beside it")
-    if module is None:
-        pytest.skip("fastconv._cuda was not built")
+def test_every_access_has_a_known_space(cuda_module: CompiledModule, family: str) -> None:
     words = FAMILIES[family]
     kernels = 0
-    for architecture, named, code in machine_code.functions(machine_code.disassemble(disassembler, module, *words)):
+    for architecture, named, code in machine_code.functions(machine_code.disassemble(*cuda_module, *words)):
         if not any(word in named for word in words):
             continue
         kernels += 1

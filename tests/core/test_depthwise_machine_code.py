@@ -3,14 +3,13 @@ fastconv._cuda and a disassembler, and no GPU; what the table promises is tested
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import re
 
 import pytest
 
-from fastconv import machine_code
 from tests.core import depthwise_machine_code
+from tests.core.conftest import CompiledModule
 from tests.core.depthwise_machine_code import Instructions, Kernel
 from tests.core.mma_support import NAMES
 
@@ -20,13 +19,8 @@ INSTRUCTIONS_PER_BYTE = 132 * 4 * 32 * 1.7e9 / 4.3e12
 
 
 @pytest.fixture(scope="module")
-def compiled() -> dict[Kernel, Instructions]:
-    disassembler, module = machine_code.find_disassembler(), machine_code.find_module()
-    if disassembler is None:
-        pytest.skip("no cuobjdump with nvdisasm beside it")
-    if module is None:
-        pytest.skip("fastconv._cuda was not built")
-    found = depthwise_machine_code.kernels(disassembler, module)
+def compiled(cuda_module: CompiledModule) -> dict[Kernel, Instructions]:
+    found = depthwise_machine_code.kernels(*cuda_module)
     assert found, "the module has no depthwise kernel"
     return found
 
@@ -39,11 +33,8 @@ def test_global_memory_is_read_and_written_by_16_bytes(compiled: dict[Kernel, In
             assert re.search(r"STG\S*\.128", text), f"{kernel} stores nothing by 16 bytes"
 
 
-def test_main_loops_are_those_of_the_table(compiled: dict[Kernel, Instructions]) -> None:
-    version = importlib.import_module("fastconv._cuda").build_info()["cuda_version"]
-    compiler = f"{version // 1000}.{version % 1000 // 10}"
-    if compiler != depthwise_machine_code.table_compiler():
-        pytest.skip(f"the table is for nvcc {depthwise_machine_code.table_compiler()}, the module is of {compiler}")
+def test_main_loops_are_those_of_the_table(cuda_module: CompiledModule, compiled: dict[Kernel, Instructions]) -> None:
+    cuda_module.skip_unless_from(depthwise_machine_code.table_compiler())
     table = depthwise_machine_code.read_table()
     found = {
         kernel: depthwise_machine_code.main_loop(code)

@@ -6,9 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
-from fastconv.machine_code import Resources, disassemble, find_disassembler, find_module, resources
+from fastconv.machine_code import Resources, disassemble, resources
+from tests.core.conftest import CompiledModule
 
 KERNELS = re.compile(r"fastconv\d*\w*?(staged_conv|staged_wgrad|pointwise_gemm)")
 
@@ -37,18 +36,8 @@ def stacks(disassembler: str, module: Path) -> dict[tuple[str, str], Resources]:
     }
 
 
-@pytest.fixture(scope="module")
-def compiled() -> tuple[str, Path]:
-    disassembler, module = find_disassembler(), find_module()
-    if disassembler is None:
-        pytest.skip("no cuobjdump with nvdisasm beside it")
-    if module is None:
-        pytest.skip("fastconv._cuda was not built")
-    return disassembler, module
-
-
-def test_kernels_multiply_on_tensor_cores_and_keep_to_registers(compiled: tuple[str, Path]) -> None:
-    kernels = instructions(*compiled)
+def test_kernels_multiply_on_tensor_cores_and_keep_to_registers(cuda_module: CompiledModule) -> None:
+    kernels = instructions(*cuda_module)
     assert kernels, "the module has none of these kernels"
     for symbol, code in kernels.items():
         text = "\n".join(code)
@@ -56,4 +45,4 @@ def test_kernels_multiply_on_tensor_cores_and_keep_to_registers(compiled: tuple[
         assert not re.search(r"\b(LDL|STL)\b", text), f"{symbol} uses local memory"
         # Chunks move by 16 bytes: asynchronously, or through registers to be handed out by elements.
         assert re.search(r"LDGSTS\S*\.128|LDG\S*\.128", text), f"{symbol} has no 16-byte load"
-    assert not stacks(*compiled)
+    assert not stacks(*cuda_module)

@@ -3,45 +3,28 @@ and the registers that the checked-in table says. Needs fastconv._cuda and a dis
 
 from __future__ import annotations
 
-import importlib
 import re
-from pathlib import Path
 
 import pytest
 
-from fastconv.machine_code import Resources, find_disassembler, find_module
+from fastconv.machine_code import Resources
 from tests.core import machine_code
+from tests.core.conftest import CompiledModule
 from tests.core.machine_code import Kernel
 
 
 @pytest.fixture(scope="module")
-def disassembler() -> str:
-    found = find_disassembler()
-    if found is None:
-        pytest.skip("no cuobjdump with nvdisasm beside it")
-    return found
-
-
-@pytest.fixture(scope="module")
-def module() -> Path:
-    found = find_module()
-    if found is None:
-        pytest.skip("fastconv._cuda was not built")
-    return found
-
-
-@pytest.fixture(scope="module")
-def used(disassembler: str, module: Path) -> dict[Kernel, Resources]:
-    found = machine_code.resources(disassembler, module)
+def used(cuda_module: CompiledModule) -> dict[Kernel, Resources]:
+    found = machine_code.resources(*cuda_module)
     assert found, "the module has no tensor-core kernel"
     return found
 
 
 @pytest.fixture(scope="module")
-def loops(disassembler: str, module: Path, used: dict[Kernel, Resources]) -> dict[Kernel, list[str]]:
+def loops(cuda_module: CompiledModule, used: dict[Kernel, Resources]) -> dict[Kernel, list[str]]:
     found: dict[Kernel, list[str]] = {}
     for architecture in sorted({kernel.architecture for kernel in used}):
-        found |= machine_code.main_loops(disassembler, module, architecture)
+        found |= machine_code.main_loops(*cuda_module, architecture)
     return {kernel: loop for kernel, loop in found.items() if kernel is not None}
 
 
@@ -67,11 +50,8 @@ def test_main_loops_have_no_division_and_no_local_memory(loops: dict[Kernel, lis
         assert not found, f"{kernel}: {found[0]}"
 
 
-def test_registers_are_those_of_the_table(used: dict[Kernel, Resources]) -> None:
-    version = importlib.import_module("fastconv._cuda").build_info()["cuda_version"]
-    compiler = f"{version // 1000}.{version % 1000 // 10}"
-    if compiler != machine_code.table_compiler():
-        pytest.skip(f"the table is for nvcc {machine_code.table_compiler()}, the module is of {compiler}")
+def test_registers_are_those_of_the_table(cuda_module: CompiledModule, used: dict[Kernel, Resources]) -> None:
+    cuda_module.skip_unless_from(machine_code.table_compiler())
     table = machine_code.read_table()
     different = {
         kernel: (usage.registers, table[kernel].registers if kernel in table else None)

@@ -3,49 +3,25 @@ Needs fastconv._cuda and a disassembler, and no GPU; what the table itself must 
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
-import pytest
-
-from fastconv.machine_code import find_disassembler, find_module
 from tests.core import pool_machine_code
+from tests.core.conftest import CompiledModule
 
 
-@pytest.fixture(scope="module")
-def disassembler() -> str:
-    found = find_disassembler()
-    if found is None:
-        pytest.skip("no cuobjdump with nvdisasm beside it")
-    return found
-
-
-@pytest.fixture(scope="module")
-def module() -> Path:
-    found = find_module()
-    if found is None:
-        pytest.skip("fastconv._cuda was not built")
-    return found
-
-
-def test_memory_is_moved_16_bytes_at_a_time_and_never_to_a_stack(disassembler: str, module: Path) -> None:
-    resources = pool_machine_code.resources(disassembler, module)
+def test_memory_is_moved_16_bytes_at_a_time_and_never_to_a_stack(cuda_module: CompiledModule) -> None:
+    resources = pool_machine_code.resources(*cuda_module)
     assert resources, "the module has no such kernel"
     assert not {kernel: usage for kernel, usage in resources.items() if usage.stack or usage.local}
-    for kernel, lines in pool_machine_code.instructions(disassembler, module).items():
+    for kernel, lines in pool_machine_code.instructions(*cuda_module).items():
         text = "\n".join(lines)
         assert "STG.E.128" in text, kernel
         assert ("LDG.E.128" if kernel.family == "channels" else "LDGSTS.E.BYPASS.LTC128B.128") in text, kernel
 
 
-def test_code_is_that_of_the_table(disassembler: str, module: Path) -> None:
-    version = importlib.import_module("fastconv._cuda").build_info()["cuda_version"]
-    compiler = f"{version // 1000}.{version % 1000 // 10}"
-    if compiler != pool_machine_code.table_compiler():
-        pytest.skip(f"the table is for nvcc {pool_machine_code.table_compiler()}, the module is of {compiler}")
+def test_code_is_that_of_the_table(cuda_module: CompiledModule) -> None:
+    cuda_module.skip_unless_from(pool_machine_code.table_compiler())
     found = {
         kernel: code
-        for kernel, code in pool_machine_code.measure(disassembler, module).items()
+        for kernel, code in pool_machine_code.measure(*cuda_module).items()
         if kernel.architecture in ("sm_80", "sm_90a")
     }
     assert found == pool_machine_code.read_table(), "write the table anew if this is meant: see pool_machine_code.py"
