@@ -111,16 +111,6 @@ def depthwise_cases() -> list[CountedCase]:
 
 #: Once a tile of outputs, or once a block.
 STAGED = Told("lanes of several image rows", (("image.cuh", "store"), ("operands.cuh", "store")))
-FINISHED = Told(
-    "sums change hands",
-    (
-        ("epilogue.cuh", "load"),
-        ("gather_gemm.cuh", "store"),
-        ("staged_tile.cuh", "store"),
-        ("best_gemm.cuh", "store"),
-        ("best_gemm.cuh", "load"),
-    ),
-)
 
 
 @family
@@ -189,7 +179,6 @@ def pointwise_cases() -> list[CountedCase]:
             "1x1, 16x16",
             FamilyCase(conv_pass, F16, (4, 64, 16, 16), (64, 64, 1, 1), family="pointwise", **NCHW),
             in_cache=("w",),
-            told=FINISHED,
         )
         for conv_pass, config in (
             ("fprop", "64x128x64_s3_w4"),
@@ -208,7 +197,6 @@ def patch_cases() -> list[CountedCase]:
             "16x16 stride 16, 64x64",
             FamilyCase(conv_pass, F16, (8, 3, 64, 64), (64, 3, 16, 16), stride=(16, 16), family="patch"),
             in_cache=("x", "w") if conv_pass == "fprop" else ("x", "dy"),
-            told=FINISHED,
         )
         for conv_pass in ("fprop", "wgrad")
     ]
@@ -229,9 +217,7 @@ def fused_cases() -> list[CountedCase]:
 
         kernel = "mma_conv_global_max" if call.pool is None else "mma_conv_max_pool"
         name = f"3x3 of 32x32, {pool}"
-        return CountedCase(
-            kernel, config, name, NAMES[dtype], "channels_last", run, in_cache=("x", "w", "bias"), told=FINISHED
-        )
+        return CountedCase(kernel, config, name, NAMES[dtype], "channels_last", run, in_cache=("x", "w", "bias"))
 
     return [
         case(pool, dtype, "256x64x32_s4_w4" if dtype == F16 else "256x64x16_s4_w4")

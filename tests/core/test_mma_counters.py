@@ -13,9 +13,22 @@ from tests.core.mma_support import Case
 ONCE_A_TILE = ("epilogue.cuh", "finish.cuh", "gather_gemm.cuh", "wgrad_gemm.cuh")
 
 
-def counted(conv_pass: str, dtype: torch.dtype, allow_tf32: bool) -> dict[str, LaunchCounts]:
-    """The main kernel's launch by configuration. Whole tiles of 64 columns, more slices than stages."""
-    case = Case(conv_pass, dtype, (1, 64, 8, 16), (64, 64, 3, 3), padding=(1, 1, 1, 1), allow_tf32=allow_tf32)
+#: Passes through the banks beyond one a phase, of one tile of the tests' layer.
+CONFLICTS_OF_48_COLUMNS = {"160x192x32_s4_w8": 256, "160x192x16_s4_w8": 128}
+
+
+def counted(conv_pass: str, dtype: torch.dtype, allow_tf32: bool, last: bool = True) -> dict[str, LaunchCounts]:
+    """The main kernel's launch by configuration. Whole tiles of 64 columns, more slices than stages. last: what is written."""
+    case = Case(
+        conv_pass,
+        dtype,
+        (1, 64, 8, 16),
+        (64, 64, 3, 3),
+        padding=(1, 1, 1, 1),
+        allow_tf32=allow_tf32,
+        w_last=last or conv_pass == "fprop",
+        y_last=last or conv_pass == "wgrad",
+    )
     tensors = case.tensors()
     launches = {}
     for config in case.configs():
@@ -55,6 +68,19 @@ def test_main_loops_read_whole_chunks_and_have_no_bank_conflicts(
         stored = launch.total(output, "store")
         assert set(launch.widths(output, "store")) == {16}
         assert stored.sector_bytes == stored.bytes
+
+
+@pytest.mark.parametrize(("dtype", "allow_tf32"), TYPES)
+@pytest.mark.parametrize("conv_pass", ["fprop", "wgrad"])
+@pytest.mark.parametrize("last", [True, False])
+def test_epilogues_have_no_bank_conflicts(conv_pass: str, dtype: torch.dtype, allow_tf32: bool, last: bool) -> None:
+    """But for one tile: rows of 48 columns are no power of two of chunks, so lanes that read at once lie in several rows."""
+    for config, launch in counted(conv_pass, dtype, allow_tf32, last).items():
+        accesses = [access for access in launch.by_line() if access.space == "shared"]
+        assert any("epilogue.cuh" in access.line and access.kind == "load" for access in accesses)
+        conflicts = {access.line: access.bank_conflicts for access in accesses if access.bank_conflicts}
+        expected = CONFLICTS_OF_48_COLUMNS.get(config, 0) if last else 0
+        assert sum(conflicts.values()) == expected, f"{config}: {conflicts}"
 
 
 def test_products_are_those_of_the_tiles() -> None:

@@ -9,6 +9,16 @@
 
 namespace fastconv::mma {
 
+__device__ __forceinline__ Best load_best(const Best* place) {
+  const auto bits = ptx::load_vector<2>(reinterpret_cast<const uint32_t*>(place));
+  return {__uint_as_float(bits[0]), static_cast<int32_t>(bits[1])};
+}
+
+__device__ __forceinline__ void store_best(Best* place, const Best& best) {
+  ptx::store_vector(reinterpret_cast<uint32_t*>(place),
+                    ptx::Vector<uint32_t, 2>{__float_as_uint(best.value), static_cast<uint32_t>(best.place)});
+}
+
 // Threads that share a column, each with its own rows: they make so many parts of a tile.
 template <class Shape>
 constexpr int kBestParts = Shape::kThreads > Shape::kColumns ? Shape::kThreads / Shape::kColumns : 1;
@@ -43,9 +53,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     }
     const int64_t place = int64_t{batch} * parameters.parts + tile_of_image * kParts + part;
     const int channel = tile.group * parameters.gather.output_channels + share.first_column + column;
-    ptx::store_vector(
-        reinterpret_cast<uint32_t*>(parameters.parts_of_maps + place * parameters.gather.all_output_channels + channel),
-        ptx::Vector<uint32_t, 2>{__float_as_uint(best.value), static_cast<uint32_t>(best.place)});
+    store_best(parameters.parts_of_maps + place * parameters.gather.all_output_channels + channel, best);
   }
 }
 
@@ -68,18 +76,16 @@ __global__ void __launch_bounds__(kMergeColumns* kMergeShares)
     const Best* parts = parameters.parts_of_maps + batch * parameters.parts * parameters.channels + channel;
 #pragma unroll 4
     for (int part = begin; part < end; ++part) {
-      const auto bits =
-          ptx::load_vector<2>(reinterpret_cast<const uint32_t*>(parts + int64_t{part} * parameters.channels));
-      const float value = __uint_as_float(bits[0]);
-      if (wins_over(value, best.value)) best = {value, static_cast<int32_t>(bits[1])};
+      const Best found = load_best(parts + int64_t{part} * parameters.channels);
+      if (wins_over(found.value, best.value)) best = found;
     }
-    shares[share][lane] = best;
+    store_best(&shares[share][lane], best);
   }
   __syncthreads();
   if (share != 0 || channel >= parameters.channels) return;
 #pragma unroll
   for (int other = 1; other < kMergeShares; ++other) {
-    const Best found = shares[other][lane];
+    const Best found = load_best(&shares[other][lane]);
     if (wins_over(found.value, best.value)) best = found;
   }
   const int64_t place = batch * parameters.channels + channel;

@@ -22,6 +22,14 @@ struct WarpPlace {
         column(static_cast<int>(threadIdx.x / 32) % Shape::kWarpsAcross * Shape::kWarpColumns) {}
 };
 
+// Where a column of a row of the 16 lies in the row's staging memory: of each 8 columns one half or the other is first.
+// Lanes read 16 bytes, 8 of them at once. Those are 32 bytes apart where a chunk is 8 columns, and those that go along
+// rows always: four lanes have every other 16 bytes of the banks, and the other four must not have the same.
+template <int chunk>
+__device__ __forceinline__ int staged_column(int row, int column) {
+  return column ^ ((chunk == 8 ? row ^ row >> 2 ^ column >> 5 : row >> 2) & 1) << 2;
+}
+
 // rows: RowPlace of every row of the tile. column_at(column of the tile, a whole chunk) -> ColumnPlace.
 // exact(row, column of the tile, sum) -> float, asked for sums that is_suspect(sum): see pipeline.cuh.
 // staging: shared memory that nobody uses any more. Every warp of the block comes here.
@@ -47,7 +55,9 @@ __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulato
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const float* sums = accumulators.sums[candidate][n] + 2 * half;
-          ptx::store_vector(staging + (g + 8 * half) * kPitch + 8 * n + 2 * t, ptx::Vector<float, 2>{sums[0], sums[1]});
+          const int row = g + 8 * half;
+          ptx::store_vector(staging + row * kPitch + staged_column<Shape::kChunk>(row, 8 * n + 2 * t),
+                            ptx::Vector<float, 2>{sums[0], sums[1]});
         }
       }
     }
@@ -63,7 +73,8 @@ __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulato
       uint32_t suspects = 0;
 #pragma unroll
       for (int j = 0; j < kChunk; j += 4) {
-        const auto four = ptx::load_vector<4>(staging + slab_row * kPitch + chunk * kChunk + j);
+        const auto four = ptx::load_vector<4>(staging + slab_row * kPitch +
+                                              staged_column<Shape::kChunk>(slab_row, chunk * kChunk + j));
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
           values[j + k] = four[k];

@@ -29,7 +29,7 @@ struct PoolGatherParameters {
 };
 
 // The largest element of a part of a map, and its place p * Q + q; -infinity where the part has no element.
-struct Best {
+struct alignas(8) Best {
   float value;
   int32_t place;
 };

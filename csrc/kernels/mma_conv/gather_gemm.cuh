@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) gather_gemm(const __grid_c
   const uint32_t first_row = tile.row_tile * Shape::kRows;
 
   for (int i = threadIdx.x; i < Shape::kRows; i += Shape::kThreads) {
-    source_rows[i] = source_row(parameters, tile, pixel_of(parameters, tile, first_row + i));
+    source_row(parameters, tile, pixel_of(parameters, tile, first_row + i)).store(source_rows + i);
   }
   __syncthreads();
 

@@ -41,7 +41,7 @@ __device__ __forceinline__ const typename Shape::Element* stage_tile(const Gathe
   auto* source_rows = ptx::dynamic_shared_memory<SourceRow>();                    // [kRows]
   auto* pipeline = reinterpret_cast<unsigned char*>(source_rows + Shape::kRows);  // stages, then what StagedTile says
   for (int i = threadIdx.x; i < Shape::kRows; i += Shape::kThreads) {
-    source_rows[i] = source_row(parameters, tile, pixel_at(i));
+    source_row(parameters, tile, pixel_at(i)).store(source_rows + i);
   }
   __syncthreads();
 
