@@ -41,6 +41,9 @@ def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(measurements
     assert not re.search(r'(src|href)="(?!#)[^"]+"', re.sub(r'xlink:href="#', 'href="#', page))
     assert "<b>boom</b>" not in page
     assert "&lt;b&gt;boom" in page
+    assert '<div class="scroll long"><table id="layer-rows">' in page, (
+        "its headings and scroll bar would leave the window"
+    )
     identifiers = re.findall(r'\bid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers)), (
         "two figures share an id, so one would be drawn with the other's parts"
