@@ -115,8 +115,8 @@ class Store:
     def _read(self) -> dict[str, dict[str, float]]:
         try:
             return self._parsed()
-        except _UnusableError:
-            return self._read_or_set_aside()
+        except _UnusableError as error:
+            return self._read_or_set_aside(str(error))
 
     def _parsed(self) -> dict[str, dict[str, float]]:
         try:
@@ -128,9 +128,8 @@ class Store:
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
             raise _UnusableError(str(error)) from error
 
-    def _read_or_set_aside(self) -> dict[str, dict[str, float]]:
+    def _read_or_set_aside(self, reason: str) -> dict[str, dict[str, float]]:
         """Alone, and read once more: another process may have set the file aside and written a good one meanwhile."""
-        reason = "it cannot be read"
         try:
             with self._file_lock:
                 try:

@@ -197,6 +197,18 @@ def test_a_folder_that_cannot_be_written_is_one_warning_and_times_live_on_in_mem
     assert store.times("p") == {"a": 1.0, "b": 2.0}
 
 
+def test_a_broken_file_that_cannot_be_moved_is_a_warning_with_both_reasons(tmp_path, monkeypatch):
+    store = Store(HERE, tmp_path)
+    store.path.write_text("{")
+
+    def refuse(*arguments, **options):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(store._file_lock, "acquire", refuse)
+    with pytest.warns(StoreWarning, match=r"not used: Expecting property name.*nor can they be set aside: read-only"):
+        assert store.times("p") == {}
+
+
 def test_a_crash_while_writing_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
     store = Store(HERE, tmp_path)
     store.add("p", {"a": 1.0})
