@@ -140,6 +140,17 @@ def select(selection: Selection) -> list[Case]:
     return [case for case in cases if _exists(case)]
 
 
+def select_some(selection: Selection) -> list[Case]:
+    """`select`, and a ValueError where nothing is left."""
+    found = select(selection)
+    if not found:
+        raise ValueError(
+            f"pass is {', '.join(selection.directions) or 'any'} and dtype {', '.join(selection.precisions) or 'any'}, which "
+            "none of the chosen layers has: a pool has no wgrad and no tf32, a block only fwd and fwd+bwd"
+        )
+    return found
+
+
 def _exists(case: Case) -> bool:
     if case.layer.op == "max_pool2d":
         # TF32 is about products; a pool has none, and no weight.

@@ -50,6 +50,8 @@ def parse_side(text: str) -> tuple[Path, str]:
     if not path.exists() and (found := _of_commit(str(path))):
         path = found
     if path.is_dir():
+        if not (path / "results.jsonl").exists():
+            raise FileNotFoundError(f"{text}: the folder has no results.jsonl in it, which `fastconv bench` writes")
         path = path / "results.jsonl"
     if not path.exists():
         raise FileNotFoundError(
@@ -79,7 +81,7 @@ def _of_commit(name: str) -> Path | None:
 
 
 def compare(first: str, second: str, figure: str = "cold") -> Comparison:
-    """ValueError where the two have nothing in common."""
+    """`figure` is of measurements; predictions have one time each. ValueError where the two have nothing in common."""
     known("figure", figure, FIGURES)
     sides = []
     for text in (first, second):
@@ -91,11 +93,16 @@ def compare(first: str, second: str, figure: str = "cold") -> Comparison:
     (results_a, rows_a), (results_b, rows_b) = sides
     common = [key for key in rows_a if key in rows_b]
     if not common:
-        raise ValueError(f"{first} and {second} have no row in common that holds a {figure} time")
+        raise ValueError(
+            f"{first} and {second} have no row in common that holds a {figure} time or a prediction: "
+            f"{first} has {_of_suites(rows_a)}, {second} {_of_suites(rows_b)}"
+        )
     pairs = [Pair(rows_a[key][0], rows_b[key][0], rows_a[key][1] / rows_b[key][1]) for key in common]
     kinds = {row.kind for pair in pairs for row in (pair.first, pair.second)}
     if len(kinds) > 1:
         raise ValueError("one side is measured and the other predicted; a ratio of the two would mean nothing")
+    if kinds == {"predicted"} and figure != FIGURES[0]:
+        raise ValueError(f"figure is {figure}, but both sides are predictions, which hold no {figure} times")
     return Comparison(
         (first, second),
         kinds == {"predicted"},
@@ -103,6 +110,13 @@ def compare(first: str, second: str, figure: str = "cold") -> Comparison:
         (len(rows_a) - len(common), len(rows_b) - len(common)),
         _differences(results_a, results_b),
     )
+
+
+def _of_suites(rows: dict[str, tuple[Row, float]]) -> str:
+    if not rows:
+        return "no row"
+    suites = dict.fromkeys(row.suite for row, _ in rows.values())
+    return f"{len(rows)} rows of {', '.join(suites)}"
 
 
 def _times(results: Results, contestant: str, figure: str) -> dict[str, tuple[Row, float]]:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fastconv.bench import contestants, environment, prediction, report
-from fastconv.bench.cases import Case, by_expected_gap, select
+from fastconv.bench.cases import Case, by_expected_gap, select_some
 from fastconv.bench.hardware import gpu_like, gpu_named
 from fastconv.bench.measurement import Effort
 from fastconv.bench.names import known, seconds_to_spend
@@ -65,7 +65,7 @@ def run(options: Options, console: Console) -> Finished:
     if not options.measured and selection.quick and not selection.directions:
         # The whole of training is the same primitives once more.
         selection = dataclasses.replace(selection, directions=("fwd", "dgrad", "wgrad"))
-    cases = select(selection)
+    cases = select_some(selection)
     if not options.measured:
         # Triton's interpreter takes minutes for the hundreds of taps of the largest kernels, so these come last, and not at all
         # in a quick run.
@@ -80,12 +80,15 @@ def run(options: Options, console: Console) -> Finished:
         facts |= {"predicted_gpu": gpu.name, "ceilings": dataclasses.asdict(gpu.ceilings())}
     if options.resume:
         require_same_device(path, facts)
+    require_folder(folder, options.resume)
     writer = Writer(path, facts, resume=options.resume)
     names = [name for case in job.cases for name in row_ids(case, options, job)]
     left = [name for name in names if name not in done]
     if leaving_out := [name for name in options.backends if name not in (*job.field["backends"], "none")]:
         console.print(f"[yellow]Left out:[/yellow] {', '.join(leaving_out)}, which run nothing of ours without a GPU")
     what = "Measuring" if options.measured else f"Checking in emulation, predicting for {options.gpu}"
+    if options.resume and not before and not done:
+        console.print(f"[yellow]Nothing to go on with[/yellow] in {folder}: this is a new run", highlight=False)
     console.print(f"{what}: {len(left)} rows of {len(cases)} cases; results in {folder}")
     try:
         with _progress(console) as progress:
@@ -121,15 +124,19 @@ def _taps(case: Case) -> int:
 def make_job(options: Options, cases: Sequence[Case], began: float) -> Job:
     quick = options.selection.quick
     contestants.check_kernels(options.kernels, cases)
+    for name in options.backends:
+        known("backend", name, (*contestants.OUR_BACKENDS, "none"))
     alone = list(options.backends) == ["none"]  # PyTorch's side alone
+    if "none" in options.backends and not alone:
+        raise ValueError(f"backend is {', '.join(options.backends)}, but none, PyTorch alone, goes with no other")
     backends = () if alone else tuple(options.backends)
-    for name in backends:
-        known("backend", name, contestants.OUR_BACKENDS)
     baselines = options.baselines
     if baselines is None:
         baselines = [name for name in contestants.BASELINES if not (quick and name == "pytorch-compile")]
     for name in baselines:
-        known("baseline", name, contestants.BASELINES)
+        known("baseline", name, (*contestants.BASELINES, "none"))
+    if "none" in baselines:
+        raise ValueError(f"baseline is {', '.join(baselines)}, but none goes with no other")
     budget = seconds_to_spend("time_budget", options.time_budget)
     if not options.measured:
         if alone:
@@ -186,6 +193,18 @@ def asked_before(path: Path) -> dict[str, Any]:
 def has_begun(path: Path) -> bool:
     """Whether a run came as far as its first line: one that was interrupted before has nothing to go on with."""
     return path.exists() and b"\n" in path.read_bytes()
+
+
+def require_folder(folder: Path, resume: bool) -> None:
+    """Makes it. ValueError where nothing can be written there, or where a run would be written over."""
+    if not resume and has_begun(folder / "results.jsonl"):
+        raise ValueError(f"output is {folder}, which holds a run; --resume goes on with it, or name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"output is {folder}, but must be a folder that is there or can be made: {error.strerror}"
+        ) from None
 
 
 def require_same_device(path: Path, facts: dict[str, Any]) -> None:

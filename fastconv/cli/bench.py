@@ -82,7 +82,7 @@ def bench(
         tuple(suite or ()), tuple(layer or ()), tuple(family or ()), tuple(direction or ()), tuple(dtype or ()),
         tuple(layout or ()), batch, quick,
     )  # fmt: skip
-    baselines = None if baseline is None else tuple(name for name in baseline if name != "none")
+    baselines = None if baseline is None else () if baseline == ["none"] else tuple(baseline)
     options = session.Options(
         selection,
         tuple(backend or ()),

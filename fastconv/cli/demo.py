@@ -58,6 +58,7 @@ def demo(
     except ModuleNotFoundError as error:
         fail(f"the demo needs {error.name}, which is not installed: pip install 'fastconv[demo]'")
 
+    _require_picture(output)
     console = Console()
     where = device.resolve()
     require_backend(backend, where)
@@ -85,12 +86,25 @@ def demo(
 
         compared = compare(digits, backend.value, epochs, seed, on_step)
 
-    picture.draw(output, f"fastconv demo: scanned digits on {kernels}", compared, digits)
+    try:
+        picture.draw(output, f"fastconv demo: scanned digits on {kernels}", compared, digits)
+    except OSError as error:
+        fail(f"--output {output}: the picture cannot be written: {error.strerror}")
     console.print(_scores(compared))
     console.print(_kernels(compared))
     console.print(f"The picture is in {output}. All of it took {time.perf_counter() - start:.0f} s.")
     if not compared.good:
         fail(f"one of the networks is right on less than {REQUIRED_ACCURACY:.0%} of the test digits")
+
+
+def _require_picture(path: Path) -> None:
+    """Ends the command before minutes of training where no picture could be written."""
+    if path.suffix.lower() != ".png" or path.is_dir():
+        fail(f"--output {path}: accepted is a file whose name ends in .png.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"--output {path}: its folder cannot be made: {error.strerror}.")
 
 
 def _scores(compared: Comparison) -> Table:

@@ -145,6 +145,8 @@ def explain(
         try:
             op, tensors = described.call(backend.value, tensor)
             explanation = _explained((lambda *given: differentiate(op(*given))) if backward else op, tensors, backward)
+        except typer.Exit:  # a RuntimeError, which has said why
+            raise
         except (RuntimeError, ValueError, TypeError) as error:
             if debug:
                 raise
@@ -160,7 +162,9 @@ def explain(
     elif len(explanation):
         Console().print(explanation)
     else:
-        typer.echo("No call reached fastconv: there is no convolution and no max pooling in it.")
+        typer.echo(
+            "No call reached a kernel: there is no convolution and no max pooling in it, or none that has channels."
+        )
 
 
 def _explained(call: Callable[..., Any], tensors: list[torch.Tensor], backward: bool) -> Explanation:

@@ -52,16 +52,25 @@ def tune(
 
       fastconv tune mypackage.models:resnet --input 32x3x224x224 --dtype bfloat16
     """
+    from fastconv.bench.cases import Selection, select_some
     from fastconv.tuning.mode import mode
 
+    of_suites = {"--suite": suite, "--filter": layer, "--pass": direction, "--batch": batch, "--quick": quick}
+    for option, value in of_suites.items() if model is not None else [("--input", inputs)]:
+        if value:
+            raise typer.BadParameter(f"{option} is for {'a model' if model is None else 'the layers of suites'}.")
     try:
         mode()  # of FASTCONV_TUNE: a wrong word would fail every problem
+        if model is None:
+            selection = Selection(
+                suite or (), layer or (), (), direction or (), dtype or ("bfloat16",), layout or (), batch, quick
+            )
+            cases = select_some(selection)
     except ValueError as error:
         fail(str(error))
     if not torch.cuda.is_available():
         fail("tune measures on a GPU, and PyTorch sees none here; `fastconv bench` predicts without one.")
     from fastconv import dispatch
-    from fastconv.bench.cases import Selection, select
     from fastconv.tuning import choice, session, tables
 
     store = choice.store_for(dispatch.target_of(torch.device("cuda")).name)
@@ -69,10 +78,7 @@ def tune(
         if model is not None:
             wanted = _of_model(model, inputs or [], dtype or ["float32"], layout or ["nchw"], debug)
         else:
-            selection = Selection(
-                suite or (), layer or (), (), direction or (), dtype or ("bfloat16",), layout or (), batch, quick
-            )
-            wanted = session.problems_of_cases(select(selection))
+            wanted = session.problems_of_cases(cases)
     except typer.Exit:  # a RuntimeError, which has said why
         raise
     except (ValueError, RuntimeError) as error:
