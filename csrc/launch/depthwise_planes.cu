@@ -175,7 +175,7 @@ Description describe_planes(const ConvProblem& problem, const Shape& shape) {
     const double loads = sizes.transposed ? (sizes.columns + 1) / 8.0 : double(sizes.columns) * sizes.stride;
     others = element == 2 ? loads + 5 : 2 * loads + 4;
     if (!is_centered(problem, shape.filter)) others += loads + sizes.rows + 6;
-    if (sizes.rows > kMostUnrolledRows) others += sizes.rows;
+    if (!is_walk_unrolled(sizes.rows, sizes.columns, sizes.stride, 4 / element)) others += sizes.rows;
   }
   // Staging, storing, and what the ends of a walk take.
   others += 8;

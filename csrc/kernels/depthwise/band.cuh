@@ -45,22 +45,42 @@ __device__ __forceinline__ void load_band(const T* row, uint32_t (&fragments)[kB
   }
 }
 
-// The definition, for sums that are not finite: a zero of the band times an infinity is none of the sum's terms.
+// The definition, for sums that are not finite: a zero of the band times an infinity is none of the sum's terms. In
+// fprop a zero of the padding is one.
 template <typename T>
 __device__ float exact_sum(const PlaneView<T>& view, const PlanesParameters& p, const T* filter, int pitch, int row,
                            int column) {
   float sum = 0;
+#pragma unroll 1
   for (int r = 0; r < p.rows.taps; ++r) {
-    bool inside;
-    const T* from = view.row(row - p.rows.offset + r, inside);
-    if (!inside) continue;
+    bool row_inside;
+    const T* from = view.row(row - p.rows.offset + r, row_inside);
+#pragma unroll 1
     for (int s = 0; s < p.columns.taps; ++s) {
       const int place = column - p.columns.offset + s;
-      if (static_cast<unsigned>(place) >= static_cast<unsigned>(view.width)) continue;
-      sum += Numeric<T>::load(from[place]) * Numeric<T>::load(filter[r * pitch + 16 + s]);
+      const bool inside = row_inside && static_cast<unsigned>(place) < static_cast<unsigned>(view.width);
+      if (!inside && p.reversed) continue;
+      sum += (inside ? Numeric<T>::load(from[place]) : 0.0f) * Numeric<T>::load(filter[r * pitch + 16 + s]);
     }
   }
   return sum;
+}
+
+// A lane's four outputs of a tile, its first at (row, column): by the definition those that are not finite. Values move
+// through the first in turn, so that there is one copy of the code.
+template <typename T>
+__device__ __forceinline__ void replace_not_finite(float (&values)[4], const PlaneView<T>& view,
+                                                   const PlanesParameters& p, const T* filter, int pitch, int row,
+                                                   int column, int end_row) {
+#pragma unroll 1
+  for (int turn = 0; turn < 4; ++turn) {
+    const int y = row + turn / 2 * 8, x = column + turn % 2;
+    float first = values[0];
+    if (y < end_row && x < p.columns.output && !is_finite(first)) first = exact_sum(view, p, filter, pitch, y, x);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) values[i] = values[i + 1];
+    values[3] = first;
+  }
 }
 
 template <typename T, int kBand>
@@ -185,16 +205,18 @@ __global__ void __launch_bounds__(kPlaneThreads, 4) band_kernel(const __grid_con
           const int tile_row = row + tile / kBandColumns * 16 + lane / 4;
           const int tile_column = column + tile % kBandColumns * 8 + lane % 4 * 2;
           float values[4];
-          bool exists[4];
+          bool exists[4], finite = true;
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            values[i] = sums[0][0][0][i];
+            exists[i] = first_row + tile_row + i / 2 * 8 < end_row && tile_column + i % 2 < p.columns.output;
+            finite = finite && (!exists[i] || is_finite(values[i]));
+          }
+          if (!finite) replace_not_finite(values, view, p, filter, kPitch, first_row + tile_row, tile_column, end_row);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const int y = tile_row + i / 2 * 8, x = tile_column + i % 2;
-            exists[i] = first_row + y < end_row && x < p.columns.output;
-            float sum = sums[0][0][0][i];
-            if (exists[i] && !is_finite(sum)) {
-              sum = exact_sum(view, p, filter, kPitch, first_row + y, x);
-            }
-            values[i] = sum + bias;
+            values[i] += bias;
             if (p.residual != nullptr && exists[i]) values[i] += Numeric<T>::load(out[y * p.columns.output + x]);
           }
           activate_all(p.activation, values);

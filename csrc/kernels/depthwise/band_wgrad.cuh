@@ -9,8 +9,8 @@
 // dense, so the products wasted are those of taps that fill up the tiles, of columns that fill up steps, and of
 // padding.
 //
-// A zero beside dy times an infinity in x is none of the definition's terms: sums that are not finite are computed
-// again by the definition.
+// A zero beside dy times an infinity in x is none of the definition's terms, and padding above or below x, which makes
+// NaN of an infinity in dy, is passed over: sums are computed again by the definition where either may be.
 #pragma once
 
 #include "kernels/depthwise/exact_tap.cuh"
@@ -156,22 +156,25 @@ __global__ void __launch_bounds__(kPlaneThreads, 4) band_wgrad_kernel(const __gr
   }
   if (lane == 0) totals[warp * kTotals + kRows * kPitch] = bias;
   __syncthreads();
-#pragma unroll 1
-  for (int i = threadIdx.x; i <= kTaps; i += kPlaneThreads) {
-    // Eight columns of all rows, then the next: again no two lanes want one bank.
-    const int own_r = i / 8 % kRows, own_s = i / (8 * kRows) * 8 + i % 8;
-    const float* place = totals + (i == kTaps ? kRows * kPitch : own_r * kPitch + own_s);
+  const auto total_at = [&](int place) {
     float total = 0;
 #pragma unroll
-    for (int w = 0; w < kPlaneWarps; ++w) total += place[w * kTotals];
-    if (i == kTaps) {
-      share.write_bias<T>(p, total);
-      continue;
-    }
+    for (int w = 0; w < kPlaneWarps; ++w) total += totals[w * kTotals + place];
+    return total;
+  };
+  const float bias_total = total_at(kRows * kPitch);
+  if (threadIdx.x == 0) share.write_bias<T>(p, bias_total);
+  static_assert(kTaps % kPlaneThreads == 0, "whole warps check their taps");
+#pragma unroll 1
+  for (int i = threadIdx.x; i < kTaps; i += kPlaneThreads) {
+    // Eight columns of all rows, then the next: again no two lanes want one bank.
+    const int own_r = i / 8 % kRows, own_s = i / (8 * kRows) * 8 + i % 8;
     const int r = tap_row + own_r, s = static_cast<int>(tap_column) + own_s;
-    if (r >= p.rows.taps || s >= p.columns.taps) continue;
-    if (!is_finite(total)) total = share.exact_tap<T>(p, r, s);
-    share.write_tap<T>(p, r, s, total);
+    const bool exists = r < p.rows.taps && s < p.columns.taps;
+    float total = total_at(own_r * kPitch + own_s);
+    // Rows of padding were passed over, so no tap is certain where dy, whose sum this is, is not finite.
+    total = share.checked_tap<T>(p, r, s, total, !exists || (is_finite(total) && is_finite(bias_total)));
+    if (exists) share.write_tap<T>(p, r, s, total);
   }
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/depthwise/epilogue.cuh"
+#include "kernels/depthwise/not_finite.cuh"
 #include "kernels/depthwise/slab.cuh"
 
 namespace fastconv::depthwise {
@@ -58,10 +59,12 @@ __device__ __forceinline__ void load_slab_weights(const float* tap, int chunk, f
 // a time, and turned through `turned`, which holds kTurnedTaps floats of each channel.
 constexpr int kTurnedTaps = 49;
 
+// Returns whether all that this thread has read are finite.
 template <typename T>
-__device__ __forceinline__ void stage_slab_weights(float* staged, float* turned, const ChannelsLastParameters& p,
+__device__ __forceinline__ bool stage_slab_weights(float* staged, float* turned, const ChannelsLastParameters& p,
                                                    int first_channel) {
   const int slab_channels = kChunk<T> << p.slab_log2, taps = p.rows.taps * p.columns.taps;
+  bool finite = true;
 #pragma unroll 1
   for (int first = 0; first < taps; first += kTurnedTaps) {
     const int count = min(kTurnedTaps, taps - first);
@@ -72,8 +75,9 @@ __device__ __forceinline__ void stage_slab_weights(float* staged, float* turned,
       const int source_tap = p.reversed ? taps - 1 - tap : tap;
       const int r = source_tap / p.columns.taps, s = source_tap - r * p.columns.taps;
       const int64_t place = channel * p.weight_strides.filter + r * p.weight_strides.row + s * p.weight_strides.column;
-      turned[local * pitch + tap - first] =
-          channel < p.channels ? Numeric<T>::load(static_cast<const T*>(p.weights)[place]) : 0.0f;
+      const float value = channel < p.channels ? Numeric<T>::load(static_cast<const T*>(p.weights)[place]) : 0.0f;
+      turned[local * pitch + tap - first] = value;
+      finite = finite && is_finite(value);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < slab_channels * count; i += kSlabThreads) {
@@ -87,6 +91,34 @@ __device__ __forceinline__ void stage_slab_weights(float* staged, float* turned,
     const bool exists = p.bias != nullptr && channel < p.channels;
     staged[taps * slab_channels + 4 * group + i % 4] =
         exists ? Numeric<T>::load(static_cast<const T*>(p.bias)[channel]) : 0.0f;
+  }
+  return finite;
+}
+
+// The gradient's sums of kStrip outputs from (row, column) on, `step` columns apart, by the definition where they are
+// NaN; see not_finite.cuh.
+template <typename T>
+__device__ __forceinline__ void replace_nan(float (&sums)[kStrip][kChunk<T>], const ChannelsLastParameters& p,
+                                            int64_t n, int channel, int row, int column, int step) {
+  // Registers have no addresses: sums move through the first in turn.
+#pragma unroll 1
+  for (int turn = 0; turn < kStrip * kChunk<T>; ++turn) {
+    const int own_column = column + turn / kChunk<T> * step, own_channel = channel + turn % kChunk<T>;
+    float first = sums[0][0];
+    if (first != first && own_column < p.columns.output && own_channel < p.channels) {
+      const T* source = static_cast<const T*>(p.source) + n * p.source_batch + own_channel;
+      const T* weights = static_cast<const T*>(p.weights) + own_channel * p.weight_strides.filter;
+      first = sum_of_terms(p.rows, p.columns, p.transposed, row, own_column, [&](int r, int s, int y, int x) {
+        const int own_r = p.reversed ? p.rows.taps - 1 - r : r, own_s = p.reversed ? p.columns.taps - 1 - s : s;
+        return Numeric<T>::load(source[y * p.source_row + x * p.source_column]) *
+               Numeric<T>::load(weights[own_r * p.weight_strides.row + own_s * p.weight_strides.column]);
+      });
+    }
+#pragma unroll
+    for (int i = 0; i < kStrip * kChunk<T>; ++i) {
+      const int next = i + 1 < kStrip * kChunk<T> ? i + 1 : 0;
+      sums[i / kChunk<T>][i % kChunk<T>] = next > 0 ? sums[next / kChunk<T>][next % kChunk<T>] : first;
+    }
   }
 }
 
@@ -124,9 +156,9 @@ __global__ void __launch_bounds__(kSlabThreads, 3)
                              p.vector_source};
   stage_slab(staged, p.tile, source, source_row, source_column, first_channel, p.slab_log2);
   float* turned = weights + ((p.rows.taps * p.columns.taps + 1) * kElements << p.slab_log2);
-  stage_slab_weights<T>(weights, turned, p, first_channel);
+  const bool finite = stage_slab_weights<T>(weights, turned, p, first_channel);
   ptx::wait_async_copies<0>();
-  __syncthreads();
+  const bool may_replace = __syncthreads_or(!finite) && (p.transposed || p.reversed);
 
   const int slab_channels = kElements << p.slab_log2;
   const int items = (p.strips * p.phase_rows * p.row_phases * p.column_phases) << p.slab_log2;
@@ -202,6 +234,7 @@ __global__ void __launch_bounds__(kSlabThreads, 3)
         first_column + static_cast<int>(strip) * kStrip * p.column_phases + static_cast<int>(column_phase);
     const int channel = first_channel + chunk * kElements;
     if (output_row >= p.rows.output || channel >= p.channels) continue;
+    if (may_replace) replace_nan<T>(sums, p, n, channel, output_row, output_column, p.column_phases);
     float bias[kElements];
     load_slab_weights<T>(weights + p.rows.taps * p.columns.taps * slab_channels, chunk, bias);
     const int64_t residual_place = n * p.residual_batch + output_row * p.residual_row + channel;

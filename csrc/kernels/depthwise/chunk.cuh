@@ -1,6 +1,8 @@
 // Sixteen bytes of a tensor as float32 sums see them.
 #pragma once
 
+#include <cmath>
+
 #include "common/numeric.h"
 #include "ptx/device.h"
 
@@ -11,9 +13,9 @@ constexpr int kChunkBytes = 16;
 template <typename T>
 constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));  // elements
 
-// Whether no infinity or NaN has come to a sum; kernels that multiply with zeros of their own compute such a one again.
-__device__ __forceinline__ bool is_finite(float sum) {
-  return fabsf(sum) <= 3.4e38f;
+// Kernels that multiply with zeros of their own have to look: an infinity or NaN makes NaN of them.
+__device__ __forceinline__ bool is_finite(float value) {
+  return fabsf(value) < INFINITY;
 }
 
 template <typename T>

@@ -9,6 +9,7 @@
 
 #include "kernels/depthwise/epilogue.cuh"
 #include "kernels/depthwise/flat.cuh"
+#include "kernels/depthwise/not_finite.cuh"
 #include "kernels/depthwise/walk.cuh"
 
 namespace fastconv::depthwise {
@@ -52,7 +53,7 @@ __device__ __forceinline__ float correlate(const PlaneView<T>& view, const Plane
       if (place < 0 || rest != 0) continue;
     }
     const T* from = view.row(source_row, row_inside);
-    if (!row_inside) continue;
+    if (transposed && !row_inside) continue;
     int source_column = column * p.columns.stride - p.columns.offset;
     int place = column + p.columns.offset;
     const float* tap = weights + r * p.columns.taps;
@@ -64,6 +65,8 @@ __device__ __forceinline__ float correlate(const PlaneView<T>& view, const Plane
         source_column = p.columns.strides.split(rest);
         inside = place >= 0 && rest == 0 && source_column < view.width;
         place -= p.columns.dilation;
+      } else {
+        inside = inside && row_inside;
       }
       const T loaded = from[inside ? source_column : 0];
       sum += (inside ? Numeric<T>::load(loaded) : 0.0f) * tap[s];
@@ -134,7 +137,8 @@ __device__ __forceinline__ void round_outputs(T* outputs, int pitch, int rows_le
 // Sums to their outputs with the residual, which may lie there, and any activation; as many of each as exist.
 template <typename T, int columns, int count>
 __device__ __forceinline__ void finish_outputs(T* outputs, int pitch, int rows_left, int columns_left,
-                                               const float (&sums)[count], const PlanesParameters& p) {
+                                               const float (&sums)[count], bool has_residual,
+                                               const PlanesParameters& p) {
   float values[count];
   bool exists[count];
 #pragma unroll
@@ -142,7 +146,7 @@ __device__ __forceinline__ void finish_outputs(T* outputs, int pitch, int rows_l
     exists[i] = i / columns < rows_left && i % columns < columns_left;
     values[i] = sums[i];
   }
-  if (p.residual != nullptr) {
+  if (has_residual) {
 #pragma unroll
     for (int i = 0; i < count; ++i) {
       if (exists[i]) values[i] += Numeric<T>::load(outputs[i / columns * pitch + i % columns]);
@@ -153,6 +157,34 @@ __device__ __forceinline__ void finish_outputs(T* outputs, int pitch, int rows_l
   for (int i = 0; i < count; ++i) {
     if (exists[i]) outputs[i / columns * pitch + i % columns] = Numeric<T>::store(values[i]);
   }
+}
+
+// Gradients whose weights are not all finite, see not_finite.cuh: the terms of such weights come to where the outputs
+// will be, as a residual, which they can be exactly, being infinities and NaN. In shared memory zeros take their place.
+template <typename T>
+__device__ __forceinline__ void set_apart_not_finite(T* outputs, float* weights, const PlaneView<T>& first_plane,
+                                                     const PlanesParameters& p, int planes, int first_row, int rows) {
+  const int columns = p.columns.output, taps = p.rows.taps * p.columns.taps, lane = threadIdx.x % kWarp;
+#pragma unroll 1
+  for (int item = lane; item < planes * rows * columns; item += kWarp) {
+    const int plane = item / (rows * columns), place = item - plane * rows * columns;
+    const float* own = weights + plane * p.weight_pitch;
+    const T* source = first_plane.rows + plane * p.rows.source * first_plane.width;
+    const float sum = sum_of_terms(p.rows, p.columns, p.transposed, first_row + place / columns, place % columns,
+                                   [&](int r, int s, int y, int x) {
+                                     const float weight = own[r * p.columns.taps + s];
+                                     if (is_finite(weight)) return 0.0f;
+                                     const int row = y - first_plane.first_row;
+                                     return Numeric<T>::load(source[row * first_plane.width + x]) * weight;
+                                   });
+    outputs[item] = Numeric<T>::store(sum);
+  }
+  __syncwarp();
+#pragma unroll 1
+  for (int i = lane; i < planes * p.weight_pitch; i += kWarp) {
+    if (i % p.weight_pitch < taps && !is_finite(weights[i])) weights[i] = 0;
+  }
+  __syncwarp();
 }
 
 // The residual comes to where the outputs will be.
@@ -215,6 +247,7 @@ __global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
   stage_residual<T>(outputs, p, n, first_channel, first_row, output_count, output_lead);
   ptx::commit_async_copies();
   const int taps = p.rows.taps * p.columns.taps;
+  bool finite = true;
   for (int i = lane; i < planes * p.weight_pitch; i += kWarp) {
     const int plane = i / p.weight_pitch, tap = i - plane * p.weight_pitch;
     uint32_t channel = first_channel + plane;
@@ -227,6 +260,7 @@ __global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
       const int r = source_tap / p.columns.taps, s = source_tap - r * p.columns.taps;
       value = Numeric<T>::load(static_cast<const T*>(
           p.weights)[channel * p.weight_strides.filter + r * p.weight_strides.row + s * p.weight_strides.column]);
+      finite = finite && is_finite(value);
     }
     staged_weights[i] = value;
   }
@@ -235,9 +269,15 @@ __global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
 
   // Compute.
   const int rows = end_row - first_row, staged_rows = range.end - range.first, columns = p.columns.output;
+  bool has_residual = p.residual != nullptr;  // never of a gradient
+  if ((p.transposed || p.reversed) && __any_sync(0xffffffffu, !finite)) {
+    set_apart_not_finite(outputs + output_lead, staged_weights, {staged + lead, range.first, staged_rows, width}, p,
+                         planes, first_row, rows);
+    has_residual = true;
+  }
   // relu is the same before and after rounding, so whole chunks can have it; nothing else is.
   const int pair_lead = Filter::kTransposed ? output_lead : lead | output_lead;  // of what moves two at a time
-  const bool plain = Filter::kFixed && p.centered && p.residual == nullptr && pair_lead % kColumns == 0 &&
+  const bool plain = Filter::kFixed && p.centered && !has_residual && pair_lead % kColumns == 0 &&
                      (p.activation == Activation::identity || p.activation == Activation::relu);
   if constexpr (Filter::kFixed) {
     uint32_t lane_column = lane;
@@ -281,7 +321,7 @@ __global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
             if constexpr (kPlain) {
               if (exists) round_outputs<T, kColumns>(place, columns, made, sums);
             } else {
-              if (exists) finish_outputs<T, kColumns>(place, columns, made, columns - column, sums, p);
+              if (exists) finish_outputs<T, kColumns>(place, columns, made, columns - column, sums, has_residual, p);
             }
             place += kStep * columns;
             rows_left -= kStep;
@@ -322,11 +362,11 @@ __global__ void __launch_bounds__(kPlaneThreads, Filter::kRows > 7 ? 2 : 4)
         const float bias = own_weights[taps];
 #pragma unroll
         for (float& sum : sums) sum += bias;
-        finish_outputs<T, 1>(place, columns, rows_left, 1, sums, p);
+        finish_outputs<T, 1>(place, columns, rows_left, 1, sums, has_residual, p);
       } else {
         const float sum = correlate<T, Filter::kTransposed>(view, p, own_weights, output_row, static_cast<int>(column));
         const float sums[1] = {sum + own_weights[taps]};
-        finish_outputs<T, 1>(place, 0, 1, 1, sums, p);
+        finish_outputs<T, 1>(place, 0, 1, 1, sums, has_residual, p);
       }
     }
   }

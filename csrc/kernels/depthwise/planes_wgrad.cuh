@@ -24,8 +24,12 @@ __device__ __forceinline__ void walk_gradients(const PlaneView<T>& view, const T
                                                float& bias) {
   constexpr int kR = Filter::kRows, kS = Filter::kColumns, kU = Filter::kStride, kOpen = (kR + kU - 1) / kU;
   constexpr int kColumns = kLaneColumns<T, Filter>, kWidth = kS + (kColumns - 1) * kU;
+  // Which columns are inside, by a mask: of comparisons, the compiler makes them again for every row.
+  const int outside = min(max(-column, 0), kWidth), end = min(max(view.width - column, 0), kWidth);
+  const uint32_t mask = (1u << end) - (1u << outside);
   bool inside[kWidth];
-  find_inside(column, view.width, inside);
+#pragma unroll
+  for (int s = 0; s < kWidth; ++s) inside[s] = (mask >> s & 1) != 0;
   int staged_row = row - view.first_row;
   const T* from = view.rows + staged_row * view.width + column;
   float open[kOpen][kColumns] = {};  // gradients t - k, where t is the step
@@ -149,16 +153,20 @@ __global__ void __launch_bounds__(kPlaneThreads, 4)
   }
   __syncthreads();
   const int i = threadIdx.x;
-  if (i > kTaps) return;
-  float total = 0;
+  float total = 0, bias_total = 0;
 #pragma unroll
-  for (int w = 0; w < kPlaneWarps; ++w) total += totals[w * (kTaps + 1) + i];
-  if (i == kTaps) {
-    share.write_bias<T>(p, total);
-    return;
+  for (int w = 0; w < kPlaneWarps; ++w) {
+    const float* own_totals = totals + w * (kTaps + 1);
+    total += own_totals[min(i, kTaps)];
+    bias_total += own_totals[kTaps];
   }
+  if (i == kTaps) share.write_bias<T>(p, total);
   constexpr int kColumnsOfGroup = Filter::kFixed ? Filter::kColumns : kTapsOfWarp;
-  share.write_tap<T>(p, tap_row + i / kColumnsOfGroup, static_cast<int>(first_tap) + i % kColumnsOfGroup, total);
+  const int r = tap_row + i / kColumnsOfGroup, s = static_cast<int>(first_tap) + i % kColumnsOfGroup;
+  const bool exists = i < kTaps && r < p.rows.taps && s < p.columns.taps;
+  // Rows of padding were passed over, so no tap is certain where dy, whose sum this is, is not finite.
+  total = share.checked_tap<T>(p, r, s, total, !exists || (is_finite(total) && is_finite(bias_total)));
+  if (exists) share.write_tap<T>(p, r, s, total);
 }
 
 }  // namespace fastconv::depthwise

@@ -100,8 +100,11 @@ class RowReader {
   bool inside_[kCount];
 };
 
-// Larger filters have so many products a step that moving their sums on costs little beside them.
-constexpr int kMostUnrolledRows = 5;
+// Whether the steps of centered walks follow each other unrolled, by as many as there are open sums, so that no sum
+// moves. Of more products that would leave the nearest instruction caches, and moving costs little beside so many.
+FASTCONV_HOST_DEVICE constexpr bool is_walk_unrolled(int rows, int columns, int stride, int lane_columns) {
+  return (rows + stride - 1) / stride * rows * columns * lane_columns <= 800;
+}
 
 // What the lanes of a warp do in common. Outputs below `count` are a lane's own; lanes that have none walk along.
 struct Walk {
@@ -150,7 +153,7 @@ __device__ __forceinline__ void walk_down(const PlaneView<T>& view, const T* zer
 #pragma unroll
   for (int t = 0; t + 1 < kOpen; ++t) add_rows(t, t + 1, false);
   int output = 0;
-  if constexpr (centered && kR <= kMostUnrolledRows) {
+  if constexpr (centered && is_walk_unrolled(kR, kS, kU, kColumns)) {
 #pragma unroll 1
     for (; output + kOpen <= walk.known; output += kOpen) {
 #pragma unroll

@@ -47,10 +47,9 @@ struct WgradShare {
     end_piece = min(first_piece + p.pieces_of_split, p.pieces);
   }
 
-  // The block's sum of tap (r, s), which may be outside of the filter.
+  // The block's sum of a tap of the filter.
   template <typename T>
   __device__ __forceinline__ void write_tap(const PlanesWgradParameters& p, int r, int s, float total) const {
-    if (r >= p.rows.taps || s >= p.columns.taps) return;
     if (p.parts != nullptr) {
       p.parts[(part(p) * p.rows.taps + r) * p.columns.taps + s] = total;
     } else {
@@ -70,11 +69,28 @@ struct WgradShare {
     }
   }
 
-  // The block's sum of a tap of the filter by the definition.
+  // The block's sum of tap (r, s): `total`, or where that is not `trusted` the sum by the definition. All lanes of a
+  // warp come here, each with its tap, and compute such sums together.
   template <typename T>
-  __device__ float exact_tap(const PlanesWgradParameters& p, int r, int s) const;
+  __device__ __forceinline__ float checked_tap(const PlanesWgradParameters& p, int r, int s, float total,
+                                               bool trusted) const {
+    uint32_t suspects = __ballot_sync(0xffffffffu, !trusted);
+#pragma unroll 1
+    for (; suspects != 0; suspects &= suspects - 1) {
+      const int owner = __ffs(static_cast<int>(suspects)) - 1;
+      float sum = exact_part<T>(p, __shfl_sync(0xffffffffu, r, owner), __shfl_sync(0xffffffffu, s, owner));
+#pragma unroll
+      for (int distance = kWarp / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+      if (static_cast<int>(threadIdx.x % kWarp) == owner) total = sum;
+    }
+    return total;
+  }
 
  private:
+  // This lane's part of the sum by the definition.
+  template <typename T>
+  __device__ float exact_part(const PlanesWgradParameters& p, int r, int s) const;
+
   __device__ __forceinline__ int64_t part(const PlanesWgradParameters& p) const {
     return static_cast<int64_t>(split) * p.filters.divisor() + filter;
   }
@@ -150,7 +166,7 @@ struct WgradPiece {
 };
 
 template <typename T>
-__device__ float WgradShare::exact_tap(const PlanesWgradParameters& p, int r, int s) const {
+__device__ float WgradShare::exact_part(const PlanesWgradParameters& p, int r, int s) const {
   float sum = 0;
 #pragma unroll 1
   for (int piece = first_piece; piece < end_piece; ++piece) {
@@ -161,7 +177,8 @@ __device__ float WgradShare::exact_tap(const PlanesWgradParameters& p, int r, in
                               p.x_strides.row, p.x_strides.column};
       const ChannelPlane<T> dy{static_cast<const T*>(p.dy) + image * p.dy_strides.batch + filter * p.dy_strides.channel,
                                p.dy_strides.row, p.dy_strides.column};
-      sum += depthwise::exact_tap(x, dy, p.rows, p.columns, here.first_row, here.end_row, 0, p.columns.output, r, s);
+      sum += exact_tap(x, dy, p.rows, p.columns, here.first_row, here.end_row, 0, p.columns.output, r, s,
+                       static_cast<int>(threadIdx.x % kWarp), kWarp);
     }
   }
   return sum;
