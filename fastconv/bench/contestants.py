@@ -251,26 +251,33 @@ def _our_gradient(case: Case, backend: str) -> Callable[..., Tensors]:
 
 def one_kernel(case: Case, kernel: str) -> Call | None:
     """The best configuration of one kernel family, whatever dispatch would choose; None where it cannot run the case."""
-    candidate = candidate_for(case, kernel)
-    return None if candidate is None else one_candidate(case, candidate)
+    found = one_candidate(case, kernel)
+    return None if found is None else found[1]
 
 
-def candidate_for(case: Case, kernel: str, config: str = "") -> Candidate | None:
-    """Of a kernel family ("mma_fprop", "cuda:mma_fprop"): this configuration, else the best one, of those that can run here."""
-    made = _problems_here(case)
+def one_candidate(case: Case, kernel: str, config: str = "") -> tuple[Candidate, Call] | None:
+    """Of a kernel family ("mma_fprop", "cuda:mma_fprop"): this configuration, else the best one, of those that can run here.
+
+    None where there is none, or the case is more than one problem.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    made = problems(case, dispatch.target_of(device))
     if len(made) != 1:
         return None
-    legal = [c for c in all_candidates(made[0]) if c.legal and kernel in (c.kernel, f"{c.backend}:{c.kernel}")]
-    return next((one for one in legal if one.config == config), legal[0] if legal else None)
+    (problem,) = made
+    legal = [
+        one for one in all_candidates(problem) if one.legal and kernel in (one.kernel, f"{one.backend}:{one.kernel}")
+    ]
+    if not legal:
+        return None
+    candidate = next((one for one in legal if one.config == config), legal[0])
+    return candidate, _call_of(case, problem, candidate)
 
 
-def one_candidate(case: Case, candidate: Candidate) -> Call:
-    """One configuration of one kernel, for a case that is one problem."""
-    (problem,) = _problems_here(case)
+def _call_of(case: Case, problem: Problem, candidate: Candidate) -> Call:
     plan = fastconv_backends.get(candidate.backend).plan(problem, candidate)
-    operands = {"conv2d_fprop": 4, "conv2d_dgrad": 3, "conv2d_max_pool2d": 3}.get(
-        problem.op, 0
-    )  # a plan wants the absent ones as None
+    # A plan wants the absent ones as None.
+    operands = {"conv2d_fprop": 4, "conv2d_dgrad": 3, "conv2d_max_pool2d": 3}.get(problem.op, 0)
 
     def run(*arguments: torch.Tensor) -> Tensors:
         result = plan(*arguments, *[None] * (operands - len(arguments)))
@@ -279,10 +286,6 @@ def one_candidate(case: Case, candidate: Candidate) -> Call:
     if case.direction == "fwd":
         return Call(run)
     return _gradient(case, run, candidate.backend)
-
-
-def _problems_here(case: Case) -> list[Problem]:
-    return problems(case, dispatch.target_of(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
 
 
 def all_candidates(problem: Problem) -> list[Candidate]:

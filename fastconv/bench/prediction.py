@@ -95,9 +95,9 @@ def run_small(row: Row, small: Case, name: str, checks: Sequence[Any], own: Accu
     """Checks the scaled-down layer as a measured row is checked, then counts what its kernels touch."""
     precision = PRECISIONS[small.precision]
     # The kernel that the row names, where it can run the scaled-down layer, for which another may be predicted to be faster.
-    candidate = contestants.candidate_for(small, row.kernel or name, row.config)
-    if candidate is not None:
-        call = contestants.one_candidate(small, candidate)
+    candidate = None
+    if found := contestants.one_candidate(small, row.kernel or name, row.config):
+        candidate, call = found
     elif name in BACKENDS:
         call = contestants.ours(small, name)
     else:
