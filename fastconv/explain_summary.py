@@ -22,13 +22,17 @@ def analyses(calls: Sequence[ExplainedCall]) -> list[Analysis | None]:
     ]
 
 
+def count_of(calls: Sequence[ExplainedCall]) -> str:
+    return f"{len(calls)} call{'' if len(calls) == 1 else 's'}"
+
+
 def summary(calls: Sequence[ExplainedCall], found: Sequence[Analysis | None]) -> list[str]:
     """A few lines: who serves how many calls, what they come to, where the time is."""
     served = Counter(f"{call.chosen.backend} {call.chosen.kernel}" for call in calls)
     flops = sum(call.problem.flops() for call in calls)
     moved = sum(call.problem.compulsory_bytes() for call in calls)
     lines = [
-        f"{len(calls)} calls, {flops / 1e9:.2f} GFLOP, {moved / 1e6:.1f} MB compulsory: "
+        f"{count_of(calls)}, {flops / 1e9:.2f} GFLOP, {moved / 1e6:.1f} MB compulsory: "
         + ", ".join(f"{name} {times}" for name, times in served.most_common())
     ]
     known = [(call, one) for call, one in zip(calls, found, strict=True) if one is not None and one.seconds is not None]

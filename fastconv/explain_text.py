@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fastconv import analysis
 from fastconv.analysis import Analysis
+from fastconv.explain_summary import count_of
 from fastconv.plan import Candidate
 from fastconv.tuning.keys import candidate_key
 
@@ -123,7 +124,7 @@ def _of_columns(
 def _title(calls: Sequence[ExplainedCall], found: Sequence[Analysis | None]) -> str:
     gpus = ", ".join(dict.fromkeys(one.gpu for one in found if one))
     predictions = f"; ~ is predicted for {gpus} by cost model or datasheet, not measured" if gpus else ""
-    return f"fastconv: {len(calls)} calls{predictions}"
+    return f"fastconv: {count_of(calls)}{predictions}"
 
 
 def _name(candidate: Candidate) -> str:

@@ -80,6 +80,11 @@ def test_nothing_is_left_behind_by_a_call_that_fails():
     assert [call.layer for call in fastconv.explain(model, torch.randn(1, 2, 8, 8))] == ["0", "1.0"]
 
 
+def test_one_call_is_counted_as_one():
+    explanation = fastconv.explain(fastconv.nn.MaxPool2d(2), torch.randn(1, 2, 8, 8))
+    assert explanation.to_dict()["summary"][0].startswith("1 call, ")
+
+
 def test_something_that_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match="fn_or_module is of type int"):
         fastconv.explain(3)

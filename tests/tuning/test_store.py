@@ -74,14 +74,14 @@ TUNER = """
 """
 
 
-def at_once(program, folder, root):
-    """Two processes that run it, both past their imports."""
+def at_once(program, folder, root, names=("first", "second")):
+    """A process of each name that runs it, all past their imports."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(program), str(folder), name],
             cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
-        for name in ("first", "second")
+        for name in names
     ]  # fmt: skip
     for process in processes:
         assert process.stdout.readline() == "ready\n"
@@ -91,25 +91,31 @@ def at_once(program, folder, root):
     return processes
 
 
-def test_two_processes_at_once_lose_nothing(tmp_path, pytestconfig):
-    for process in at_once(ADDER, tmp_path, pytestconfig.rootpath):
+@pytest.mark.parametrize("begins_with", [None, "{"], ids=["nothing", "a broken file"])
+@pytest.mark.parametrize("names", [("first", "second"), ("first", "second", "third")], ids=len)
+def test_processes_at_once_lose_nothing(tmp_path, pytestconfig, names, begins_with):
+    if begins_with is not None:
+        Store(HERE, tmp_path).path.write_text(begins_with)
+    for process in at_once(ADDER, tmp_path, pytestconfig.rootpath, names):
         process.communicate(timeout=120)
         assert process.returncode == 0
     kept = {name for times in Store(HERE, tmp_path).problems().values() for name in times}
-    assert kept == {f"{name} {number}" for name in ("first", "second") for number in range(60)}
+    assert kept == {f"{name} {number}" for name in names for number in range(60)}
     assert not list(tmp_path.glob(".*.part"))
+    assert [path.read_text() for path in tmp_path.glob("*.set-aside-*")] == [begins_with] * (begins_with is not None)
 
 
 def kept_by(folder):
     return {f"{problem} | {name}" for problem, times in Store(HERE, folder).problems().items() for name in times}
 
 
-def test_two_processes_tuning_at_once_lose_nothing_and_measure_nothing_twice(tmp_path, pytestconfig):
-    processes = at_once(TUNER, tmp_path, pytestconfig.rootpath)
-    said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert len(said[0] + said[1]) == len(set(said[0] + said[1])) == 12 * 3
-    assert kept_by(tmp_path) == set(said[0] + said[1])
+@pytest.mark.parametrize("names", [("first", "second"), ("first", "second", "third")], ids=len)
+def test_processes_tuning_at_once_lose_nothing_and_measure_nothing_twice(tmp_path, pytestconfig, names):
+    processes = at_once(TUNER, tmp_path, pytestconfig.rootpath, names)
+    said = [line for process in processes for line in process.communicate(timeout=120)[0].splitlines()]
+    assert [process.returncode for process in processes] == [0] * len(names)
+    assert len(said) == len(set(said)) == 12 * 3
+    assert kept_by(tmp_path) == set(said)
 
 
 def test_a_process_killed_while_it_measures_leaves_its_times_and_holds_up_nobody(tmp_path, pytestconfig):
