@@ -15,6 +15,7 @@
 #include "kernels/split_sum.cuh"
 #include "kernels/walk.cuh"
 #include "ptx/device.h"
+#include "ptx/keep.h"
 
 namespace fastconv {
 
@@ -101,6 +102,11 @@ __global__ void __launch_bounds__(kDirectWgradThreads, kResidentBlocks<Accumulat
     if constexpr (!kIsMapped) {
       column_offset[j] += static_cast<Offset>(Index{row_shift[j]}) * p.x_strides.row +
                           static_cast<Offset>(Index{column_shift[j]}) * p.x_strides.column;
+    }
+    if constexpr (kFilters > 1) {
+      row_shift[j] = ptx::keep(row_shift[j]);
+      column_shift[j] = ptx::keep(column_shift[j]);
+      column_offset[j] = ptx::keep(column_offset[j]);
     }
   }
 

@@ -15,7 +15,7 @@ struct DirectWgradTile {
   double efficiency;  // for the cost model: multiply-adds per instruction of the loop over pixels, as disassembled
 };
 
-constexpr DirectWgradTile kDirectWgradTiles[] = {{"f4c8", 4, 8, 0.07}, {"f1c9", 1, 9, 0.06}};
+constexpr DirectWgradTile kDirectWgradTiles[] = {{"f4c8", 4, 8, 0.11}, {"f1c9", 1, 9, 0.06}};
 
 template <typename Index>
 using DirectWgradKernel = void (*)(DirectWgradParameters<Index>);
