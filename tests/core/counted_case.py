@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from fastconv import emulator
@@ -138,6 +138,15 @@ def read_table(table: Path) -> dict[tuple[str, ...], Row]:
     with table.open(newline="") as file:
         rows = [Row(**{**row, **{name: int(row[name]) for name in numbers}}) for row in csv.DictReader(file)]
     return {row.key: row for row in rows}
+
+
+def rewrite(table: Path, cases: Iterable[CountedCase], names: Sequence[str]) -> None:
+    """Counts the cases of families that a name is part of, without names all, and keeps the other cases' rows."""
+    kept = read_table(table) if names else {}
+    known = {case.key: case for case in cases}
+    chosen = [case for case in known.values() if not names or any(name in case.family for name in names)]
+    fresh = {case.key: count(case) for case in chosen}
+    write_table(table, [row for key, row in (kept | fresh).items() if key in known])
 
 
 def write_table(table: Path, rows: Iterable[Row]) -> None:

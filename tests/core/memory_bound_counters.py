@@ -18,7 +18,7 @@ import torch
 
 from fastconv import backends, emulator
 from tests.core import raw
-from tests.core.counted_case import CountedCase, Told, count, read_table, write_table
+from tests.core.counted_case import CountedCase, Told, rewrite
 from tests.core.family_support import FamilyCase
 from tests.core.fused_support import POOLS, WHOLE, fused_candidates, problem_of
 from tests.core.mma_support import NAMES
@@ -110,35 +110,56 @@ def depthwise_cases() -> list[CountedCase]:
 
 
 #: Once a tile of outputs, or once a block.
-STAGED = Told("lanes of several image rows", (("image.cuh", "store"), ("operands.cuh", "store")))
+STAGED = Told("lanes of several image rows", (("image.cuh", "store"), ("image.cuh", "load"), ("operands.cuh", "store")))
+
+
+#: Input channels, filters, filter size, stride, padding.
+STEMS = {
+    "7x7": (3, 64, 7, 2, 3),
+    "3x3": (3, 32, 3, 2, 1),
+    "4x4": (3, 96, 4, 4, 0),
+    "7x7 of 1 channel": (1, 64, 7, 2, 3),
+}
+
+
+def stem(conv_pass: str, dtype: torch.dtype, config: str, filters: str, size: int = 128, **rest: object) -> CountedCase:
+    channels, outputs, r, stride, padding = STEMS[filters]
+    # Each block of wgrad keeps its sums, which are many beside one image's pixels where the stride is 4. It has 64 filters, so
+    # two of them read x where there are 96.
+    images = (6 if stride == 4 else 2) if conv_pass == "wgrad" else 1
+    again = ("x",) if conv_pass == "wgrad" and outputs > 64 else ()
+    problem = FamilyCase(
+        conv_pass,
+        dtype,
+        (images, channels, size, size),
+        (outputs, channels, r, r),
+        stride=(stride, stride),
+        padding=(padding,) * 4,
+        family="stem",
+        multiprocessors=1,
+        allow_tf32=True,
+        **rest,
+    )
+    kept = SUMS if conv_pass == "wgrad" else ("w",)
+    name = f"{filters} stride {stride}, {size}x{size}"
+    return convolution(config, name, problem, halo=stride < r, in_cache=again, kept=kept, told=STAGED)
 
 
 @family
 def stem_cases() -> list[CountedCase]:
-    def case(conv_pass: str, dtype: torch.dtype, config: str, size: int = 112, **rest: object) -> CountedCase:
-        problem = FamilyCase(
-            conv_pass,
-            dtype,
-            (2 if conv_pass == "wgrad" else 1, 3, size, size),
-            (64, 3, 7, 7),
-            stride=(2, 2),
-            padding=(3, 3, 3, 3),
-            family="stem",
-            multiprocessors=1,
-            allow_tf32=True,
-            **rest,
-        )
-        kept = SUMS if conv_pass == "wgrad" else ("w",)
-        return convolution(config, f"7x7 stride 2, {size}x{size}", problem, halo=True, kept=kept, told=STAGED)
-
+    """In NCHW rows of y are whole sectors, as those of 224x224 are."""
     return [
-        case("fprop", F16, "16x8"),
-        case("fprop", BF16, "16x8"),
-        case("fprop", F16, "8x16", 128, **NCHW),  # rows of y are whole sectors, as those of 224x224 are
-        case("fprop", F32, "8x16"),
-        case("wgrad", F16, "16x8"),
-        case("wgrad", F16, "8x16", 128, **NCHW),
-        case("wgrad", F32, "8x16"),
+        case
+        for conv_pass in ("fprop", "wgrad")
+        for case in (
+            stem(conv_pass, F16, "16x8", "7x7", 112),
+            stem(conv_pass, BF16, "16x8", "7x7", 112),
+            stem(conv_pass, F32, "8x16", "7x7", 112),
+            *(stem(conv_pass, F16, "16x8", filters) for filters in ("3x3", "4x4", "7x7 of 1 channel")),
+            *(stem(conv_pass, F32, "8x16", filters) for filters in ("3x3", "4x4")),
+            *(stem(conv_pass, F16, "8x16", filters, **NCHW) for filters in STEMS),
+            *(stem(conv_pass, F32, "8x16", filters, **NCHW) for filters in ("7x7", "4x4")),
+        )
     ]
 
 
@@ -164,8 +185,10 @@ def grouped_cases() -> list[CountedCase]:
     return [
         *(case("fprop", channels) for channels in (4, 8, 16, 32)),
         case("fprop", 16, F32),
+        case("fprop", 16, BF16),
         case("fprop", 8, stride=2),
         *(case("dgrad", channels) for channels in (4, 16)),
+        case("dgrad", 16, F32),
         *(case("wgrad", channels) for channels in (4, 8, 16)),
         case("wgrad", 16, F32),
     ]
@@ -173,56 +196,92 @@ def grouped_cases() -> list[CountedCase]:
 
 @family
 def pointwise_cases() -> list[CountedCase]:
-    return [
+    """NCHW by kernels of their own; channels-last, strided too, by the implicit GEMM."""
+    planes = [
         convolution(
             config,
             "1x1, 16x16",
-            FamilyCase(conv_pass, F16, (4, 64, 16, 16), (64, 64, 1, 1), family="pointwise", **NCHW),
+            FamilyCase(conv_pass, dtype, (4, 64, 16, 16), (64, 64, 1, 1), family="pointwise", **NCHW),
             in_cache=("w",),
         )
+        for dtype in (F16, BF16)
         for conv_pass, config in (
             ("fprop", "64x128x64_s3_w4"),
             ("dgrad", "64x64x64_s4_w4"),
             ("wgrad", "64x64x64_s4_w4"),
         )
     ]
+    last = [
+        convolution(
+            "64x64x64_s4_w4" if dtype == F16 else "64x64x32_s4_w4",
+            f"1x1 stride {stride}, 32x32",
+            FamilyCase(
+                conv_pass,
+                dtype,
+                (16, 64, 32, 32),
+                (64, 64, 1, 1),
+                stride=(stride, stride),
+                allow_tf32=True,
+                family="mma",
+            ),
+            in_cache=("w", "workspace"),
+        )
+        for dtype in (F16, F32)
+        for stride in (1, 2)
+        for conv_pass in ("fprop", "dgrad", "wgrad")
+    ]
+    return planes + last
 
 
 @family
 def patch_cases() -> list[CountedCase]:
-    """Where x is channels-last: NCHW, and dgrad, copy the weights first, which a small batch does not hide."""
-    return [
-        convolution(
-            "128x64x64_s3_w4",
-            "16x16 stride 16, 64x64",
-            FamilyCase(conv_pass, F16, (8, 3, 64, 64), (64, 3, 16, 16), stride=(16, 16), family="patch"),
-            in_cache=("x", "w") if conv_pass == "fprop" else ("x", "dy"),
+    """Batches that hide that NCHW, and dgrad, copy the weights first."""
+
+    def case(conv_pass: str, dtype: torch.dtype, size: int, images: int, filters: int, **rest: bool) -> CountedCase:
+        config = "128x64x64_s3_w4" if dtype == F16 else "64x64x32_s4_w4"
+        problem = FamilyCase(
+            conv_pass,
+            dtype,
+            (images, 3, 8 * size, 8 * size),
+            (filters, 3, size, size),
+            stride=(size, size),
+            family="patch",
+            allow_tf32=True,
+            **rest,
         )
-        for conv_pass in ("fprop", "wgrad")
+        again = ("x", "dy") if conv_pass == "wgrad" else ("x", "dy", "w", "workspace")
+        name = f"{size}x{size} stride {size}, {8 * size}x{8 * size}"
+        return convolution(config, name, problem, in_cache=again, kept=() if conv_pass == "wgrad" else ("w",))
+
+    return [
+        *(case(conv_pass, dtype, 16, 2, 64) for conv_pass in ("fprop", "wgrad") for dtype in (F16, F32)),
+        *(case("dgrad", dtype, 16, 6, 16) for dtype in (F16, F32)),
+        *(case(conv_pass, F16, 16, 6, 16, **NCHW) for conv_pass in ("fprop", "wgrad")),
     ]
+
+
+def fused(pool: str, dtype: torch.dtype, layout: str) -> CountedCase:
+    """Neither writes the convolution's output to memory; x is read again for each tap, and w by each tile."""
+    config = "256x64x16_s4_w4" if dtype == F32 else "256x64x32_s4_w4"
+    sizes = {"x": (1, 64, 32, 32), "w": (64, 64, 3, 3)}
+    call = dataclasses.replace(WHOLE, **sizes, dtype=dtype, pool=POOLS[pool], x_layout=layout, w_layout=layout)
+
+    def run() -> int:
+        problem = problem_of(call, allow_tf32=True)
+        (candidate,) = [one for one in fused_candidates(problem) if one.config == config]
+        backends.get("cuda").plan(problem, candidate)(*call.tensors())
+        return candidate.details["compulsory_bytes"]
+
+    kernel = "mma_conv_global_max" if call.pool is None else "mma_conv_max_pool"
+    return CountedCase(
+        kernel, config, f"3x3 of 32x32, {pool}", NAMES[dtype], layout, run, in_cache=("x", "w", "bias", "workspace")
+    )
 
 
 @family
 def fused_cases() -> list[CountedCase]:
-    """Neither writes the convolution's output to memory; x is read again for each tap, and w by each tile."""
-
-    def case(pool: str, dtype: torch.dtype, config: str) -> CountedCase:
-        call = dataclasses.replace(WHOLE, x=(1, 64, 32, 32), w=(64, 64, 3, 3), dtype=dtype, pool=POOLS[pool])
-
-        def run() -> int:
-            problem = problem_of(call, allow_tf32=True)
-            (candidate,) = [one for one in fused_candidates(problem) if one.config == config]
-            backends.get("cuda").plan(problem, candidate)(*call.tensors())
-            return candidate.details["compulsory_bytes"]
-
-        kernel = "mma_conv_global_max" if call.pool is None else "mma_conv_max_pool"
-        name = f"3x3 of 32x32, {pool}"
-        return CountedCase(kernel, config, name, NAMES[dtype], "channels_last", run, in_cache=("x", "w", "bias"))
-
     return [
-        case(pool, dtype, "256x64x32_s4_w4" if dtype == F16 else "256x64x16_s4_w4")
-        for pool in ("2x2s2", "3x3s2p1", "global")
-        for dtype in (F16, F32)
+        fused(pool, dtype, "channels_last") for pool in ("2x2s2", "3x3s2p1", "global") for dtype in (F16, BF16, F32)
     ]
 
 
@@ -251,7 +310,7 @@ def pooling(
         details = raw.pool(emulator.module(), pool_pass, dtype, x, y, offsets, **chosen, **window.keywords)
         return details["compulsory_bytes"]
 
-    return CountedCase(f"{family}_{pool_pass}", config, name, NAMES[dtype], layout, run, **declared)
+    return CountedCase(f"{family}_{pool_pass}", config, name, raw.NAMES[dtype], layout, run, **declared)
 
 
 @family
@@ -279,19 +338,23 @@ def max_pool_cases() -> list[CountedCase]:
     ]
 
 
+def adaptive(config: str, dtype: torch.dtype) -> CountedCase:
+    layout = "contiguous" if config == "warp" else "channels_last"
+    window = Window((1, 8 if config == "warp" else 64, 56, 56), (8, 8), (8, 8))
+    return pooling("max_pool_large", config, "8x8 of 56", "forward", window, layout, dtype)
+
+
+@family
+def adaptive_cases() -> list[CountedCase]:
+    """Adaptive to 7x7 of 56x56: windows of 64 elements. To 1x1 is the global pool above."""
+    return [adaptive("warp", F32), *(adaptive("channels", dtype) for dtype in (F32, F16, BF16))]
+
+
 @functools.cache
 def cases() -> list[CountedCase]:
     """Every row of the table."""
     return [case for declared in FAMILIES for case in declared()]
 
 
-def main(names: list[str]) -> None:
-    kept = read_table(TABLE) if names else {}
-    chosen = [case for case in cases() if not names or any(name in case.family for name in names)]
-    fresh = {case.key: count(case) for case in chosen}
-    known = {case.key for case in cases()}
-    write_table(TABLE, [row for key, row in (kept | fresh).items() if key in known])
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    rewrite(TABLE, cases(), sys.argv[1:])

@@ -7,10 +7,12 @@ import dataclasses
 
 import pytest
 
+from tests.core import memory_bound_shortfalls as shortfalls
 from tests.core.counted_case import CountedCase, Row, assert_keeps_to_the_gates, count, read_table
 from tests.core.memory_bound_counters import TABLE, cases
 
 ROWS = read_table(TABLE)
+SHORTFALLS = read_table(shortfalls.TABLE)
 
 
 def test_the_table_has_a_row_for_every_case_and_no_other() -> None:
@@ -27,6 +29,24 @@ def test_the_table_keeps_to_the_gates(row: Row) -> None:
 @pytest.mark.parametrize("case", cases(), ids=lambda case: " ".join(case.key))
 def test_the_counts_are_those_of_the_table(case: CountedCase) -> None:
     assert count(case) == ROWS[case.key], "write the table anew if this is meant: see memory_bound_counters.py"
+
+
+def test_the_table_of_shortfalls_has_a_row_for_every_case_and_no_other() -> None:
+    keys = [case.key for case in shortfalls.cases()]
+    assert len(set(keys)) == len(keys)
+    assert set(SHORTFALLS) == set(keys)
+    assert not set(SHORTFALLS) & set(ROWS)
+
+
+@pytest.mark.parametrize("row", SHORTFALLS.values(), ids=lambda row: " ".join(row.key))
+def test_what_keeps_to_the_gates_is_no_shortfall(row: Row) -> None:
+    with pytest.raises(AssertionError):
+        assert_keeps_to_the_gates(row)
+
+
+@pytest.mark.parametrize("case", shortfalls.cases(), ids=lambda case: " ".join(case.key))
+def test_the_counts_of_shortfalls_are_those_of_the_table(case: CountedCase) -> None:
+    assert count(case) == SHORTFALLS[case.key], "write the table anew if this is meant: see memory_bound_shortfalls.py"
 
 
 @pytest.mark.parametrize(

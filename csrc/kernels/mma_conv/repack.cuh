@@ -56,6 +56,13 @@ constexpr int kTransposeThreads = 256, kTransposePixels = 64;
 template <class Element>
 constexpr int kTransposeChannels = 128 / sizeof(Element);  // a whole line of the destination
 
+// Where a pixel lies in its channel's row of the tile. Lanes that read eight chunks of channels, or write sixteen of
+// pixels, come to the same bank after half of them; so the second half lies a few banks aside.
+template <class Element>
+__device__ __forceinline__ int pixel_in_row(int channel, int pixel) {
+  return sizeof(Element) == 2 ? pixel ^ (channel >> 5 & 1) << 2 : pixel ^ (pixel >> 5 & 1) << 1;
+}
+
 // A block turns a tile of [channels][pixels] into [pixels][channels] through shared memory.
 template <class Element>
 __global__ void __launch_bounds__(kTransposeThreads)
@@ -93,7 +100,10 @@ __global__ void __launch_bounds__(kTransposeThreads)
       }
     }
 #pragma unroll
-    for (int j = 0; j < kChunk; ++j) tile[tile_channel * kPitch + i % kChunksOfPixels * kChunk + j] = values[j];
+    for (int j = 0; j < kChunk; ++j) {
+      const int tile_pixel = i % kChunksOfPixels * kChunk + j;
+      tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel)] = values[j];
+    }
   }
   __syncthreads();
 
@@ -104,7 +114,10 @@ __global__ void __launch_bounds__(kTransposeThreads)
     if (pixel >= parameters.pixels || channel >= parameters.all_pitches) continue;
     ptx::Vector<Element, kChunk> values;
 #pragma unroll
-    for (int j = 0; j < kChunk; ++j) values[j] = tile[(chunk * kChunk + j) * kPitch + tile_pixel];
+    for (int j = 0; j < kChunk; ++j) {
+      const int tile_channel = chunk * kChunk + j;
+      values[j] = tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel)];
+    }
     ptx::store_vector(static_cast<Element*>(parameters.destination) +
                           (int64_t{row_index} * parameters.pixels + pixel) * parameters.all_pitches + channel,
                       values);

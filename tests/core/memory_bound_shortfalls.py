@@ -1,0 +1,150 @@
+"""Memory-bound launches that do not keep to the gates of memory_bound_counters.py: what is counted of them, checked in too, so
+that it can only change on purpose. docs/emulator.md says why each is here. A test fails once a row keeps to the gates; then its
+place is in the other table. Writes the table anew: python -m tests.core.memory_bound_shortfalls [part of a family's name ...]
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+import torch
+
+from fastconv import emulator
+from tests.core import raw
+from tests.core.counted_case import CountedCase, rewrite
+from tests.core.family_support import FamilyCase
+from tests.core.memory_bound_counters import BF16, F16, F32, NCHW, SUMS, adaptive, convolution, fused, pooling
+from tests.core.mma_support import NAMES
+from tests.core.pool_support import Window
+
+TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
+AGAIN = ("x", "w", "dy", "workspace")
+
+
+def planes_of_groups() -> list[CountedCase]:
+    """x, and dy of dgrad, are turned to channels-last first."""
+    return [
+        convolution(
+            "8x16",
+            "groups of 16, 3x3 stride 1, 32x32",
+            FamilyCase(
+                conv_pass,
+                dtype,
+                (4, 64, 32, 32),
+                (64, 16, 3, 3),
+                padding=(1, 1, 1, 1),
+                groups=4,
+                family="grouped",
+                multiprocessors=1,
+                allow_tf32=True,
+                **NCHW,
+            ),
+            halo=True,
+            kept=SUMS if conv_pass == "wgrad" else ("w",),
+        )
+        for dtype in (F16, F32)
+        for conv_pass in ("fprop", "dgrad", "wgrad")
+    ]
+
+
+def planes_of_1x1() -> list[CountedCase]:
+    """In float32, and with a stride, operands are turned to channels-last first; all of x, though a stride skips most of it."""
+    return [
+        convolution(
+            "64x64x64_s4_w4" if dtype == F16 else "64x64x32_s4_w4",
+            f"1x1 stride {stride}, 32x32",
+            FamilyCase(
+                conv_pass,
+                dtype,
+                (16, 64, 32, 32),
+                (64, 64, 1, 1),
+                stride=(stride, stride),
+                allow_tf32=True,
+                family="mma",
+                **NCHW,
+            ),
+            in_cache=AGAIN,
+        )
+        for dtype, stride in ((F32, 1), (F16, 2), (F32, 2))
+        for conv_pass in ("fprop", "dgrad", "wgrad")
+    ]
+
+
+def planes_of_patches() -> list[CountedCase]:
+    """dy, whose channels must be neighbours, is turned first, and y written by elements."""
+    geometry = {"x": (8, 3, 32, 32), "w": (32, 3, 4, 4), "stride": (4, 4)}
+    return [
+        convolution(
+            "64x64x32_s4_w4",
+            "4x4 stride 4, 32x32",
+            FamilyCase(conv_pass, F32, **geometry, family="patch", allow_tf32=True, **NCHW),
+            in_cache=AGAIN,
+            kept=("w",) if conv_pass == "fprop" else (),
+        )
+        for conv_pass in ("fprop", "wgrad")
+    ]
+
+
+def planes_fused() -> list[CountedCase]:
+    """x is turned to channels-last first."""
+    return [fused(pool, F16, "contiguous") for pool in ("2x2s2", "3x3s2p1", "global")]
+
+
+def any_window() -> list[CountedCase]:
+    """The general kernel: neighbouring outputs read their windows element by element, from the cache beside them."""
+    three, two = Window((1, 32, 32, 32), (3, 3), (1, 1), (1, 1)), Window((1, 32, 28, 28), (2, 2), (2, 2))
+    return [
+        pooling("max_pool", "", name, pool_pass, window, layout, dtype)
+        for name, window, dtype in (("3x3 stride 1 of 32", three, F16), ("2x2 of 28", two, torch.float64))
+        for pool_pass in ("forward", "backward")
+        for layout in ("contiguous", "channels_last")
+    ]
+
+
+def short_rows_of_windows() -> list[CountedCase]:
+    """A warp has one window, whose rows are half a sector each."""
+    return [adaptive("warp", dtype) for dtype in (F16, BF16)]
+
+
+def unpooled() -> list[CountedCase]:
+    """Indices have 8 bytes, and may be anything: what they name is read or written by elements."""
+
+    def case(unpool_pass: str, layout: str, dtype: torch.dtype) -> CountedCase:
+        config = "" if unpool_pass == "gather" else "s1"
+
+        def run() -> int:
+            x = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+            pooled, indices = torch.nn.functional.max_pool2d(x.float(), 2, return_indices=True)
+            tensors = (raw.laid_out(tensor, layout) for tensor in (pooled.to(dtype), indices, x))
+            return raw.unpool(emulator.module(), unpool_pass, *tensors, config, multiprocessors=1)["compulsory_bytes"]
+
+        family = "max_unpool_gather" if unpool_pass == "gather" else "max_unpool"
+        again = () if unpool_pass == "gather" else ("y",)
+        return CountedCase(family, config, "2x2 of 32", NAMES[dtype], layout, run, in_cache=again)
+
+    return [
+        case(unpool_pass, layout, dtype)
+        for unpool_pass in ("forward", "gather")
+        for layout in ("contiguous", "channels_last")
+        for dtype in (F16, BF16, F32)
+    ]
+
+
+@functools.cache
+def cases() -> list[CountedCase]:
+    families = (
+        planes_of_groups,
+        planes_of_1x1,
+        planes_of_patches,
+        planes_fused,
+        short_rows_of_windows,
+        any_window,
+        unpooled,
+    )
+    return [case for family in families for case in family()]
+
+
+if __name__ == "__main__":
+    rewrite(TABLE, cases(), sys.argv[1:])
