@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/multiply_add_rate.h"
+
 namespace fastconv {
 namespace {
 
@@ -10,12 +12,6 @@ constexpr double kLaunchSeconds = 3e-6;
 constexpr double kClockHertz = 1.5e9;
 
 // From NVIDIA's data sheets; between generations the older one's figures stand.
-double multiply_adds_per_clock(DataType dtype, int capability) {
-  bool is_data_center = capability == 80 || capability == 90 || capability == 100;
-  if (dtype == DataType::float64) return is_data_center ? (capability == 80 ? 32 : 64) : 2;
-  return capability <= 80 ? 64 : 128;
-}
-
 double bytes_per_second(int capability) {
   switch (capability) {
     case 80:

@@ -1,6 +1,8 @@
 #include "launch/depthwise.h"
 
 #include "common/cost.h"
+#include "common/multiply_add_rate.h"
+#include "launch/mma_cost.h"
 #include "launch/tiling.h"
 
 namespace fastconv {
@@ -74,6 +76,14 @@ void describe(Description& description, const ConvProblem& problem, double multi
   // Many small blocks share a multiprocessor.
   work.blocks = description.blocks * static_cast<double>(description.threads) / 256;
   description.predicted_seconds = predict_seconds(work, problem.dtype, problem.target);
+}
+
+double clocks_of_product(const Target& target) {
+  return 2.0 * 16 * 8 * 16 / mma::Machine::of(target).tensor_flops_per_clock;
+}
+
+double in_multiply_adds(double clocks, const ConvProblem& problem) {
+  return clocks * multiply_adds_per_clock(problem.dtype, problem.target.capability);
 }
 
 std::vector<std::string> names_of(const Ways& ways) {

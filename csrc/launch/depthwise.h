@@ -66,5 +66,11 @@ extern const Way channels_last_ways[3];
 void describe(Description& description, const ConvProblem& problem, double multiply_adds, double efficiency,
               double bytes);
 
+// Clocks that a multiprocessor's tensor cores take for a product of 16 x 8 x 16, through mma.sync.
+double clocks_of_product(const Target& target);
+
+// What clocks of a multiprocessor are in multiply-adds outside of tensor cores, of which `describe` asks how many.
+double in_multiply_adds(double clocks, const ConvProblem& problem);
+
 }  // namespace depthwise
 }  // namespace fastconv

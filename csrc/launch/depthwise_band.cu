@@ -84,15 +84,15 @@ BandParameters parameters_of(const ConvProblem& problem, const Shape& shape) {
   return all;
 }
 
-// Clocks of a multiprocessor for one tap row of 32 x 32 outputs: products at the rate of sm_80's mma, or fragments out
-// of shared memory, whichever takes longer. The tiles of a smaller plane are fewer and fuller.
-double clocks_of_row(int band) {
+// Clocks of a multiprocessor for one tap row of 32 x 32 outputs: products, or fragments out of shared memory, whichever
+// takes longer. The tiles of a smaller plane are fewer and fuller.
+double clocks_of_row(int band, const Target& target) {
   int products = 0;
   for (int t = 0; t < kBandColumns; ++t) {
     for (int j = 0; j <= (band + 1) / 2; ++j) products += 2 * j - t + 1 >= 0 && 2 * j - t + 1 < band;
   }
   const int loads = kBandRows * ((band + 1) / 2 + 1);
-  return std::max(2.0 * kBandRows * products, 4.0 * loads + 2.0 * (band + 1));
+  return std::max(clocks_of_product(target) * kBandRows * products, 4.0 * loads + 2.0 * (band + 1));
 }
 
 Description describe_band(const ConvProblem& problem, const Shape& shape) {
@@ -106,10 +106,11 @@ Description describe_band(const ConvProblem& problem, const Shape& shape) {
   const double outputs = static_cast<double>(roles.output->count());
   const double bytes = static_cast<double>(shape.tiles) * shape.extent.source_elements * element +
                        outputs * element * (problem.has_residual ? 2 : 1);
-  // In clocks of the multiply-add units, 128 a clock: turning and finishing take some instructions an output.
+  // Beside them, turning and finishing take some instructions an output.
   const double computed = static_cast<double>(shape.tiles) * shape.extent.planes *
                           ceil_div(shape.extent.strip_rows, 16) * 16 * ceil_div(roles.output->sizes[3], 8) * 8;
-  const double per_output = static_cast<double>(problem.w.sizes[2]) * clocks_of_row(shape.band) * 128 / 1024;
+  const double clocks = static_cast<double>(problem.w.sizes[2]) * clocks_of_row(shape.band, problem.target);
+  const double per_output = in_multiply_adds(clocks, problem) / (32 * 32);
   describe(description, problem, computed * per_output + outputs * 24, 1, bytes);
   return description;
 }

@@ -67,13 +67,14 @@ Description describe_band(const ConvProblem& problem, const Shape& shape, const 
   const double images = static_cast<double>(problem.y.sizes[1] * shape.pieces.pieces * shape.pieces.extent.planes);
   const double source_rows = images * static_cast<double>(shape.tap_groups) *
                              static_cast<double>(shape.pieces.extent.source_elements / problem.x.sizes[3]);
-  // In clocks of a multiprocessor: products at the rate of sm_80's mma, or fragments out of shared memory, whichever
-  // takes longer; and instructions of a row, of which it issues four a clock.
-  const double step = std::max(2.0 * tiles.rows * tiles.columns, 4.0 * tiles.rows + 4.0);
-  const double row = step * shape.steps + (40 + 12.0 * static_cast<double>(ceil_div(problem.x.sizes[3], 32))) / 4;
+  // Clocks of a multiprocessor for products, or for fragments out of shared memory, whichever takes longer; and
+  // instructions of a row.
+  const double step = std::max(clocks_of_product(problem.target) * tiles.rows * tiles.columns, 4.0 * tiles.rows + 4.0);
+  const double row = in_multiply_adds(step * shape.steps, problem) +
+                     32 * (40 + 12.0 * static_cast<double>(ceil_div(problem.x.sizes[3], 32)));
   const double gradients = static_cast<double>(problem.y.count()) * static_cast<double>(shape.tap_groups);
   const double reads = shape.pieces.bytes(problem) * static_cast<double>(shape.tap_groups);
-  describe(description, problem, 128 * source_rows * row + 16 * gradients, 1, reads + 2.0 * parts.bytes);
+  describe(description, problem, source_rows * row + 16 * gradients, 1, reads + 2.0 * parts.bytes);
   return description;
 }
 

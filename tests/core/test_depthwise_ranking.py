@@ -81,3 +81,25 @@ def test_tuned_filters(conv_pass: str, channels_last: bool, dtype: torch.dtype) 
                 multiprocessors=132,
             )
             assert_comes_first(case)
+
+
+@pytest.mark.parametrize("conv_pass", ["fprop", "wgrad"])
+def test_products_on_tensor_cores_take_as_long_as_each_gpu_takes(conv_pass: str) -> None:
+    """2 clocks on sm_80, 1.6 on sm_90, 4 on sm_89, with the same number of multiprocessors."""
+    seconds = {}
+    for capability in (80, 89, 90):
+        case = depthwise(
+            conv_pass,
+            torch.float16,
+            (32, 128, 28, 28),
+            (31, 31),
+            padding=same((31, 31)),
+            capability=capability,
+            multiprocessors=108,
+        )
+        (band,) = [one for one in case.candidates() if one.config == "band"]
+        assert not band.reason
+        seconds[capability] = band.details["predicted_seconds"]
+    # The rest, instructions and shared memory, takes twice as long on sm_80 or the same.
+    assert 1.1 < seconds[80] / seconds[90] < 1.7
+    assert 1.2 < seconds[89] / seconds[80] < 2
