@@ -338,6 +338,25 @@ def test_an_interrupted_run_ends_as_an_interrupted_process_does(tmp_path, monkey
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_run_interrupted_while_its_report_is_drawn_says_how_to_draw_it(tmp_path, monkeypatch):
+    from fastconv.bench import session
+
+    def interrupt(results, folder):
+        raise KeyboardInterrupt
+
+    def measured(job, writer, log, done, on_row, on_begin):
+        writer.write(predicted(cases()[0], "fastconv-cuda", 1e-5))
+        return supervisor.Outcome([], complete=True)
+
+    monkeypatch.setattr(session, "supervise", measured)
+    monkeypatch.setattr(session.report, "write_all", interrupt)
+    printed = run("bench", "--suite", "pools", "--quick", "--backend", "cuda", "--output", str(tmp_path), code=130)
+    assert f"all rows are kept, and `fastconv bench report {tmp_path}` draws them" in printed
+    monkeypatch.undo()
+    assert str(tmp_path / "report.html") in run("bench", "report", str(tmp_path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_resume_alone_goes_on_with_what_the_run_was_asked_for(tmp_path, monkeypatch):
     """Else the rest of a run of one suite would be that of all of them."""
     from fastconv.bench import session

@@ -112,8 +112,14 @@ def run(options: Options, console: Console) -> Finished:
     finally:
         writer.close()
     results = load(path)
-    with console.status("Drawing the report"):
-        files = report.write_all(results, folder)
+    try:
+        with console.status("Drawing the report"):
+            files = report.write_all(results, folder)
+    except KeyboardInterrupt:
+        console.print(
+            f"Interrupted; all rows are kept, and `fastconv bench report {folder}` draws them", soft_wrap=True
+        )
+        raise
     return Finished(results, folder, outcome.complete, note, time.time() - began, [path, *files])
 
 
