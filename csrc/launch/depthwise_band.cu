@@ -24,7 +24,8 @@ Shape shape_of(const ConvProblem& problem) {
                          (!problem.has_residual || is_dense(problem.residual)) &&
                          roles.source->sizes[1] == roles.output->sizes[1];
   const int64_t planes = roles.output->sizes[0] * roles.output->sizes[1];
-  shape.extent = choose_extent({rows, false, element, int64_t{columns.source}, int64_t{columns.output}}, 16, one_piece,
+  const int64_t weight_bytes = int64_t{rows.taps} * band_pitch(shape.band) * element;
+  shape.extent = choose_extent({rows, false, element, columns.source, columns.output, weight_bytes}, 16, one_piece,
                                planes, problem.target);
   const auto chunks = [&](int64_t elements) { return static_cast<int>(ceil_div(elements * element, 16) * 16); };
   shape.staged_rows = static_cast<int>(ceil_div(shape.extent.strip_rows, 16) * 16 + rows.taps - 1);

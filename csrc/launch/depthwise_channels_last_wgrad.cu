@@ -46,6 +46,7 @@ Shape shape_with(const ConvProblem& problem, int slab_log2, int strips, int tile
   const int64_t accurate = std::max<int64_t>(4096 * shape.lanes / (int64_t{strips} * kStrip * tile_rows), 1);
   const int64_t cheap = ceil_div(20 * part_bytes, tile_bytes);
   shape.tiles_of_split = std::min({std::max(filling, cheap), accurate, shape.tiles});
+  shape.tiles_of_split = std::max(shape.tiles_of_split, ceil_div(shape.tiles, Parts::most_splits(problem)));
   shape.splits = ceil_div(shape.tiles, shape.tiles_of_split);
   shape.blocks = whole * shape.splits;
   return shape;

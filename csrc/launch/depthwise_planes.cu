@@ -73,10 +73,10 @@ Shape shape_of(const ConvProblem& problem) {
                          (!problem.has_residual || is_dense(problem.residual)) &&
                          roles.source->sizes[1] == roles.output->sizes[1];
   const int64_t planes = roles.output->sizes[0] * roles.output->sizes[1];
-  shape.extent = choose_extent({rows, roles.transposed, element, int64_t{columns.source}, int64_t{columns.output}},
-                               group_rows(shape.filter), one_piece, planes, problem.target);
   const int taps = rows.taps * columns.taps;
   shape.weight_pitch = static_cast<int>(ceil_div(taps + 1, 4) * 4);
+  const PlaneSizes sizes{rows, roles.transposed, element, columns.source, columns.output, shape.weight_pitch * 4};
+  shape.extent = choose_extent(sizes, group_rows(shape.filter), one_piece, planes, problem.target);
   const int64_t weights = int64_t{shape.extent.planes} * shape.weight_pitch * 4;
   const int64_t guard = int64_t{kPlaneGuard} * element, chunk = kChunkBytes;
   shape.source_place = static_cast<int>(weights);

@@ -9,8 +9,9 @@
 
 namespace fastconv::depthwise {
 
-// Bytes of small images that a warp takes at a time.
-constexpr int64_t kPieceBytes = 4 * 1024;
+// Bytes of small images that a warp takes at a time; of their weights, and of images with the room around each, of
+// which there would be more than a block has where images are smaller than filters.
+constexpr int64_t kPieceBytes = 4 * 1024, kPieceWeightBytes = 12 * 1024, kPieceRoomBytes = 16 * 1024;
 
 // Whether a correlation along rows reads no further over their ends than kPlaneGuard, with a lane's second column.
 inline bool stays_within_guard(const Axis& columns) {
@@ -48,6 +49,7 @@ struct PlaneSizes {
   bool transposed;
   int element;  // bytes
   int64_t source_width, output_width;
+  int64_t weight_bytes;  // of a plane, in shared memory
 };
 
 // Source rows that this many output rows read.
@@ -79,6 +81,9 @@ inline PlaneExtent choose_extent(const PlaneSizes& sizes, int group_rows, bool o
     const int64_t most = std::min({kBatchBytes / plane_bytes, std::max<int64_t>(planes / warps, step), planes});
     extent.planes = static_cast<int>(std::max<int64_t>(most / step * step, std::min(step, planes)));
     if (plane_bytes * extent.planes > 4 * kBatchBytes) extent.planes = 1;
+    if (sizes.weight_bytes * extent.planes > kPieceWeightBytes) {
+      extent.planes = static_cast<int>(std::max<int64_t>(kPieceWeightBytes / sizes.weight_bytes / step * step, 1));
+    }
   } else if (plane_bytes > kStripBytes || planes < warps) {
     const int64_t step = std::lcm<int64_t>(granularity(sizes.output_width), group_rows);
     const int64_t reach = int64_t{sizes.rows.taps - 1} * sizes.rows.dilation;

@@ -68,6 +68,7 @@ struct Part {
     planes.x = turned(problem.x, element);
     planes.y = turned(problem.y, element);
     planes.index_bits = 64;
+    planes.most_workspace_bytes /= 2;  // x and y have the other half
     x_bytes = mma::round_up(bytes_of_all(planes.x, element), 256);
     y_bytes = mma::round_up(bytes_of_all(planes.y, element), 256);
   }

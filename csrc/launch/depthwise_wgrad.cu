@@ -1,5 +1,7 @@
 #include "launch/depthwise_wgrad.h"
 
+#include <algorithm>
+
 #include "launch/split_sum.h"
 
 namespace fastconv {
@@ -12,6 +14,11 @@ Parts Parts::of(const ConvProblem& problem, int64_t splits) {
   parts.bias_offset = ceil_div(splits * problem.w.count() * 4, 256) * 256;
   parts.bytes = parts.bias_offset + (problem.has_bias ? splits * problem.w.sizes[0] * 4 : 0);
   return parts;
+}
+
+int64_t Parts::most_splits(const ConvProblem& problem) {
+  const int64_t bytes = (problem.w.count() + (problem.has_bias ? problem.w.sizes[0] : 0)) * 4;
+  return std::max<int64_t>((problem.most_workspace_bytes - 256) / bytes, 1);
 }
 
 template <typename T>

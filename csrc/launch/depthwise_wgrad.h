@@ -46,6 +46,8 @@ struct Parts {
   int64_t bias_offset = 0, bytes = 0;  // no bytes where there is one split
 
   static Parts of(const ConvProblem& problem, int64_t splits);
+  // As many as the workspace may hold; one needs none.
+  static int64_t most_splits(const ConvProblem& problem);
   float* sums(void* workspace) const { return splits > 1 ? static_cast<float*>(workspace) : nullptr; }
   float* bias_sums(void* workspace) const {
     return splits > 1 ? reinterpret_cast<float*>(static_cast<char*>(workspace) + bias_offset) : nullptr;

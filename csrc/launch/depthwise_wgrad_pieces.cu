@@ -27,18 +27,19 @@ WgradPieces WgradPieces::of(const ConvProblem& problem, int64_t blocks_of_filter
   const int element = size_of(problem.dtype);
   const Axis rows = axis_of(problem, 0), columns = axis_of(problem, 1);
   const int64_t images = problem.x.sizes[0], filters = problem.y.sizes[1];
-  const PlaneSizes sizes{rows, false, element, int64_t{columns.source}, int64_t{columns.output}};
+  const PlaneSizes sizes{rows, false, element, columns.source, columns.output, 0};
   WgradPieces result;
   // Images of one channel do not follow each other: as many as make a piece that is worth a warp's turn.
   result.extent = choose_extent(sizes, 1, false, images * filters, problem.target);
   const int64_t bytes = (result.extent.source_elements + result.extent.output_elements) * element;
-  if (result.extent.strips == 1) {
-    result.extent.planes = static_cast<int>(std::max<int64_t>(std::min(kPieceBytes / bytes, images), 1));
-  }
   const int64_t chunk = kChunkBytes / element;
   const auto room = [&](int64_t elements) { return ceil_div(elements, chunk) * chunk + chunk; };
   result.x_pitch = room(result.extent.source_elements) + 2 * kPlaneGuard;
   result.dy_pitch = room(result.extent.output_elements);
+  if (result.extent.strips == 1) {
+    const int64_t fitting = kPieceRoomBytes / ((result.x_pitch + result.dy_pitch) * element);
+    result.extent.planes = static_cast<int>(std::max<int64_t>(std::min({kPieceBytes / bytes, fitting, images}), 1));
+  }
   result.dy_place = result.extent.planes * result.x_pitch * element;
   result.warp_bytes = result.dy_place + result.extent.planes * result.dy_pitch * element;
   result.pieces = ceil_div(images, result.extent.planes) * result.extent.strips;
@@ -48,6 +49,7 @@ WgradPieces WgradPieces::of(const ConvProblem& problem, int64_t blocks_of_filter
   // float32 sums: a lane adds at most some thousands of terms.
   const int64_t terms = ceil_div(result.extent.output_elements, kPlaneThreads);
   result.pieces_of_split = std::max<int64_t>(std::min(result.pieces_of_split, 4096 / terms), 1);
+  result.pieces_of_split = std::max(result.pieces_of_split, ceil_div(result.pieces, Parts::most_splits(problem)));
   result.splits = ceil_div(result.pieces, result.pieces_of_split);
   return result;
 }

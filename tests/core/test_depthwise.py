@@ -167,6 +167,49 @@ def test_images_are_turned_in_parts_where_the_workspace_does_not_hold_them_all(c
     assert "workspace" in turned.reason
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("conv_pass", "size", "kernel"),
+    [
+        ("fprop", (40, 8, 7, 7), (13, 13)),
+        ("dgrad", (40, 8, 7, 7), (31, 31)),
+        ("fprop", (500, 2, 2, 2), (5, 5)),
+        ("wgrad", (300, 2, 2, 2), (3, 3)),
+        ("wgrad", (900, 1, 1, 1), (13, 13)),
+    ],
+)
+def test_many_images_smaller_than_the_filter_fit_into_shared_memory(
+    conv_pass: str, size: tuple[int, int, int, int], kernel: tuple[int, int], dtype: torch.dtype
+) -> None:
+    case = depthwise(conv_pass, dtype, size, kernel, padding=same(kernel), capability=86, multiprocessors=1)
+    for config in ("planes", "band") if dtype == torch.float16 else ("planes",):
+        assert config in case.configs()
+        assert_exact(case, config)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_sums_that_blocks_leave_to_each_other_stay_within_the_workspace(channels_last: bool) -> None:
+    case = depthwise(
+        "wgrad",
+        torch.float16,
+        (80, 8, 14, 14),
+        (13, 13),
+        channels_last=channels_last,
+        padding=same((13, 13)),
+        bias=True,
+    )
+    of_one = 8 * (13 * 13 + 1) * 4
+    turned = 2 * 80 * 8 * 14 * 14 * 2
+    for most in (0, of_one, 3 * of_one + 256, 2 * turned + 6 * of_one, 256 << 20):
+        limited = dataclasses.replace(case, most_workspace_bytes=most)
+        legal = {one.config: one.details for one in limited.candidates() if not one.reason}
+        assert ("band_turned" in legal) == (channels_last and most >= 2 * turned)
+        for config, details in legal.items():
+            assert details["workspace_bytes"] <= most
+            assert details["splits"] > 1 or most <= of_one
+            assert_exact(limited, config)
+
+
 def shifted(tensor: torch.Tensor) -> torch.Tensor:
     """The same values one element further in memory, with the same strides."""
     memory = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)[1:]
