@@ -152,7 +152,8 @@ def explain(fn_or_module: Callable[..., Any], *inputs: Any, **keywords: Any) -> 
     """Calls ``fn_or_module(*inputs, **keywords)`` and tells what each fastconv op in it ran on, and why.
 
     The call is real: it computes, and a function that calls backward shows the backward passes too. Calls that fastconv is not
-    asked to make, such as those of plain torch.nn layers, are not listed; see fastconv.convert and fastconv.intercept.
+    asked to make, such as those of plain torch.nn layers, are not listed; see fastconv.convert and fastconv.intercept. Nor are
+    adaptive pools whose windows differ in what torch.compile made: they are its own there.
 
     Returns:
         An Explanation: iterable, printable, and as values for JSON by ``to_dict()``.

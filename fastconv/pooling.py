@@ -112,7 +112,7 @@ def adaptive_max_pool2d(
             f"accepted are divisors of the input's size {tuple(x.shape[2:])}, and backend 'aten' or 'auto' for others"
         )
     y, indices = torch._C._nn.adaptive_max_pool2d(input, sizes)
-    if dispatch.is_heard() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and dispatch.is_heard():
         _tell_of_windows_that_differ(input, y, chosen_backend)
     return (y, indices) if return_indices else y
 

@@ -91,6 +91,14 @@ def test_explain_on_a_gpu_says_why_no_kernel_pools_windows_that_differ():
     assert explanation.to_dict()["calls"][0]["problem"]["y"]["sizes"] == [1, 3, 3, 2]
 
 
+def test_a_compiled_pool_of_windows_that_differ_is_not_compiled_again_to_be_explained():
+    compiled = torch.compile(lambda x: fastconv.adaptive_max_pool2d(x, (3, 2)), backend="aot_eager", fullgraph=True)
+    x = torch.randn(2, 3, 7, 5)
+    same(compiled(x), F.adaptive_max_pool2d(x, (3, 2)))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert len(fastconv.explain(compiled, x)) == 0
+
+
 @pytest.mark.parametrize("size", [(3, 2), (9, 5), (1, 4)], ids=str)
 def test_atens_plan_for_windows_that_differ_is_its_function_and_their_elements_are_counted(size):
     x = torch.randn(2, 3, 7, 5, dtype=torch.float64, requires_grad=True)
