@@ -52,6 +52,12 @@ def test_a_wrong_number_is_named_with_its_option_and_what_is_accepted(command, o
         (("demo", "--device", "tpu"), "'--device': 'tpu'. Accepted are auto, cuda, cpu."),
         (("demo", "--backend", "cudnn"), "'--backend': 'cudnn'. Accepted are auto, cuda, triton,"),
         (("profile", "x", "--backend", "cudnn"), "'--backend': 'cudnn'. Accepted are auto, cuda, triton,"),
+        (("explain", "conv2d", "1x2x5x5", "--kernel", "3x0"), "--kernel 3x0: accepted are numbers of 1 or more."),
+        (("explain", "conv2d", "1x8x5x5", "--groups", "3"), "--groups 3: accepted are divisors of --out-channels, 8."),
+        (
+            ("explain", "conv_transpose2d", "1x8x5x5", "--groups", "3", "--out-channels", "6"),
+            "--groups 3: accepted are divisors of the input's channels, 8.",
+        ),
         (("explain", "json:dumps", "--input", "1x2,5"), "--input '1x2,5' is not a size. Accepted are whole numbers"),
         (("explain", "conv2d", "9" * 5000), "is too large. Accepted are numbers below 2**63."),
     ],

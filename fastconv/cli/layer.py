@@ -68,7 +68,12 @@ class Layer:
             arguments["kernel_size"] = taps
             tensors.append(_winners(tensors[0], arguments))
         else:
+            if min(taps) < 1:
+                raise typer.BadParameter(f"--kernel {given['kernel']}: accepted are numbers of 1 or more.")
             groups, filters = given.get("groups", 1), given.get("out_channels", channels)
+            for option, count in (("--out-channels", filters), ("the input's channels", channels)):
+                if count % groups:
+                    raise typer.BadParameter(f"--groups {groups}: accepted are divisors of {option}, {count}.")
             ends = (channels, filters // groups) if self.op == "conv_transpose2d" else (filters, channels // groups)
             tensors.append(tensor(*ends, *taps))
             if given.get("bias", True):
