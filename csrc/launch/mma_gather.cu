@@ -78,7 +78,8 @@ const std::vector<Kernel<GatherParameters>>& candidates_of(const ConvProblem& pr
   return geometry.is_narrow() ? kernels.narrow : kernels.tiles;
 }
 
-std::vector<std::string> configs(const ConvProblem& whole) {
+std::vector<std::string> configs(const ConvProblem& given) {
+  const ConvProblem whole = of_pixels_that_are_read(given);
   if (!why_not_gather(whole).empty()) return {""};
   const ConvProblem problem = gather_part_of(whole);
   const Geometry geometry(problem);
@@ -86,7 +87,8 @@ std::vector<std::string> configs(const ConvProblem& whole) {
                         [&](const Tile& tile) { return work_of(problem, geometry, tile); });
 }
 
-std::string can_implement(const ConvProblem& whole, const std::string& text) {
+std::string can_implement(const ConvProblem& given, const std::string& text) {
+  const ConvProblem whole = of_pixels_that_are_read(given);
   const std::string reason = why_not_gather(whole);
   if (!reason.empty()) return reason;
   const ConvProblem problem = gather_part_of(whole);
@@ -234,7 +236,8 @@ class GatherParts {
   std::vector<GatherLaunch> parts_;
 };
 
-Prepared prepare(const ConvProblem& whole, const std::string& text) {
+Prepared prepare(const ConvProblem& given, const std::string& text) {
+  const ConvProblem whole = of_pixels_that_are_read(given);
   const ConvProblem problem = gather_part_of(whole);
   const Geometry geometry(problem);
   const auto chosen = choose(problem.target, candidates_of(problem, geometry), geometry.is_narrow(), text);

@@ -68,6 +68,24 @@ inline int64_t channels_last_bytes(const Operand& operand, int groups, int eleme
   return operand.sizes[0] * operand.sizes[2] * operand.sizes[3] * pitch * element_size;
 }
 
+// A 1x1 convolution with a stride reads a few pixels of x, and nothing is gained by turning the others to
+// channels-last: the same with stride 1, where x is the pixels that it reads. Any other problem as it is.
+inline ConvProblem of_pixels_that_are_read(const ConvProblem& problem) {
+  const bool is_read_in_place = piece_bytes_of(problem.x, problem.groups, size_of(problem.dtype)) != 0;
+  const bool is_padded = problem.padding != decltype(problem.padding){};
+  if (problem.pass == ConvPass::dgrad || problem.w.sizes[2] * problem.w.sizes[3] != 1 || is_padded ||
+      is_read_in_place) {
+    return problem;
+  }
+  ConvProblem dense = problem;
+  for (int i = 0; i < 2; ++i) {
+    dense.x.sizes[2 + i] = problem.y.sizes[2 + i];
+    dense.x.strides[2 + i] *= problem.stride[i];
+    dense.stride[i] = 1;
+  }
+  return dense;
+}
+
 // The part of a problem that some of its images make.
 inline ConvProblem with_images(const ConvProblem& problem, int64_t images) {
   ConvProblem part = problem;

@@ -94,7 +94,8 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
   return work;
 }
 
-std::vector<std::string> configs(const ConvProblem& whole) {
+std::vector<std::string> configs(const ConvProblem& given) {
+  const ConvProblem whole = of_pixels_that_are_read(given);
   if (!why_not(whole).empty()) return {""};
   const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
@@ -103,7 +104,8 @@ std::vector<std::string> configs(const ConvProblem& whole) {
                         [&](const Tile& tile) { return work_of(problem, geometry, tile); });
 }
 
-std::string can_implement(const ConvProblem& whole, const std::string& text) {
+std::string can_implement(const ConvProblem& given, const std::string& text) {
+  const ConvProblem whole = of_pixels_that_are_read(given);
   const std::string reason = why_not(whole);
   if (!reason.empty()) return reason;
   const ConvProblem problem = part_of(whole);
@@ -326,7 +328,8 @@ class WgradLaunch {
   int64_t gradient_at_, source_at_, partial_at_;
 };
 
-Prepared prepare(const ConvProblem& whole, const std::string& text) {
+Prepared prepare(const ConvProblem& given, const std::string& text) {
+  const ConvProblem whole = of_pixels_that_are_read(given);
   const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
   const auto chosen = choose(problem.target, candidates_of(problem, geometry), geometry.is_narrow(), text);

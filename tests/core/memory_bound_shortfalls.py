@@ -50,7 +50,7 @@ def planes_of_groups() -> list[CountedCase]:
 
 
 def planes_of_1x1() -> list[CountedCase]:
-    """In float32, and with a stride, operands are turned to channels-last first; all of x, though a stride skips most of it."""
+    """In float32, and with a stride, operands are turned to channels-last first, by elements where there is a stride."""
     return [
         convolution(
             "64x64x64_s4_w4" if dtype == F16 else "64x64x32_s4_w4",

@@ -81,28 +81,43 @@ __global__ void __launch_bounds__(kTransposeThreads)
   const Element* source =
       static_cast<const Element*>(parameters.source) + batch * parameters.batch_stride + row * parameters.row_stride;
 
-  constexpr int kChunksOfPixels = kTransposePixels / kChunk;
-  for (int i = threadIdx.x; i < kChannels * kChunksOfPixels; i += kTransposeThreads) {
-    const int tile_channel = i / kChunksOfPixels, pixel = first_pixel + i % kChunksOfPixels * kChunk;
-    uint32_t channel = first_channel + tile_channel;  // of all groups, each filled up
-    if (channel >= static_cast<uint32_t>(parameters.all_pitches)) continue;
+  // Of all groups, each filled up; null where there is none.
+  const auto channel_at = [&](int tile_channel) -> const Element* {
+    uint32_t channel = first_channel + tile_channel;
     const uint32_t group = parameters.channel_pitch_divider.split(channel);
-    const bool exists = channel < static_cast<uint32_t>(parameters.channels);
-    const Element* place = source + (int64_t{group} * parameters.channels + channel) * parameters.channel_stride +
-                           pixel * parameters.pixel_stride;
-    ptx::Vector<Element, kChunk> values;
-    if (parameters.vector_access && exists && pixel + kChunk <= parameters.pixels) {
-      values = ptx::load_vector<kChunk>(place);
-    } else {
+    if (channel >= static_cast<uint32_t>(parameters.channels)) return nullptr;
+    return source + (int64_t{group} * parameters.channels + channel) * parameters.channel_stride;
+  };
+  if (parameters.vector_access) {
+    constexpr int kChunksOfPixels = kTransposePixels / kChunk;
+    for (int i = threadIdx.x; i < kChannels * kChunksOfPixels; i += kTransposeThreads) {
+      const int tile_channel = i / kChunksOfPixels, tile_pixel = i % kChunksOfPixels * kChunk;
+      if (first_channel + tile_channel >= parameters.all_pitches) continue;
+      const Element* channel = channel_at(tile_channel);
+      const int left = parameters.pixels - first_pixel - tile_pixel;
+      ptx::Vector<Element, kChunk> values;
+      if (channel != nullptr && left >= kChunk) {
+        values = ptx::load_vector<kChunk>(channel + first_pixel + tile_pixel);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kChunk; ++j) {
+          values[j] = channel != nullptr && j < left ? channel[first_pixel + tile_pixel + j] : Element{0};
+        }
+      }
 #pragma unroll
       for (int j = 0; j < kChunk; ++j) {
-        values[j] = exists && pixel + j < parameters.pixels ? place[j * parameters.pixel_stride] : Element{0};
+        tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel + j)] = values[j];
       }
     }
-#pragma unroll
-    for (int j = 0; j < kChunk; ++j) {
-      const int tile_pixel = i % kChunksOfPixels * kChunk + j;
-      tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel)] = values[j];
+  } else {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < kChannels * kTransposePixels; i += kTransposeThreads) {
+      const int tile_channel = i / kTransposePixels, tile_pixel = i % kTransposePixels;
+      if (first_channel + tile_channel >= parameters.all_pitches) continue;
+      const Element* channel = channel_at(tile_channel);
+      const bool exists = channel != nullptr && first_pixel + tile_pixel < parameters.pixels;
+      tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel)] =
+          exists ? channel[(first_pixel + tile_pixel) * parameters.pixel_stride] : Element{0};
     }
   }
   __syncthreads();
