@@ -103,6 +103,11 @@ inline bool is_planes(const Operand& operand) {
   return operand.strides[3] == 1 || operand.sizes[3] == 1;
 }
 
+// Whether rows are read plane by plane. Those of one channel are channels_last as well.
+inline bool is_read_by_planes(const Operand& operand) {
+  return is_planes(operand) && !(operand.sizes[1] == 1 && operand.strides[3] == 1);
+}
+
 // Pixels of few channels that the staging by words can read: channels-last, or NCHW.
 inline bool has_dense_pixels(const Operand& operand) {
   const auto& [sizes, strides] = operand;
@@ -216,8 +221,33 @@ void spread_pixels(Parameters& p, const Geometry& geometry, const IsSpread& is_s
   p.row_pitch = round_to(row_bytes(p), 16);
 }
 
+// Bank conflicts where a tile's channels_last rows are written word by word (stage_words), of an image whose rows begin
+// at boundaries of 16 bytes.
+inline int conflicts_of_staging(const Parameters& p, const Geometry& geometry) {
+  constexpr int kLanes = 32, kWords = 4;
+  const int per_word = 4 / geometry.element, line = p.columns.image_size * p.all_channels;
+  const int chunks = ceil_div(line + geometry.chunk - 1, geometry.chunk), words = ceil_div(line, per_word);
+  const int before = ((p.columns.origin * p.all_channels) % geometry.chunk + geometry.chunk) % geometry.chunk;
+  const int items = p.rows.image_size * chunks;
+  int conflicts = 0;
+  for (int first = 0; first < items; first += kLanes) {
+    for (int step = 0; step < kWords; ++step) {
+      std::array<int, kBanks> stores{};
+      for (int i = first; i < std::min(items, first + kLanes); ++i) {
+        const int first_word = i % chunks * kWords - before / per_word,
+                  bank = i / chunks * (p.row_pitch / 4) + first_word;
+        const int word = (step + ((bank >> 5) - bank)) & 3;
+        if (first_word + word >= 0 && first_word + word < words) ++stores[((bank + word) % kBanks + kBanks) % kBanks];
+      }
+      conflicts += std::max(*std::max_element(stores.begin(), stores.end()) - 1, 0);
+    }
+  }
+  return conflicts;
+}
+
 // Words in an order, and pixels and rows in places, that are read without bank conflicts; of those that are found, the
-// ones that leave the least between pixels, then between rows. most_words: holes included. False where none is found.
+// ones that leave the least between pixels, then those whose rows are written with the fewest conflicts, then that
+// leave the least between rows. most_words: holes included. False where none is found.
 inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads& reads, int most_words) {
   constexpr int kMostGap = 2;
   const int per_word = 4 / geometry.element, row_words = static_cast<int>(p.inner.divisor()) / per_word;
@@ -227,8 +257,12 @@ inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads
   for (int gap = 0; gap <= kMostGap; ++gap) {
     p.column_gap = 4 * gap;
     const int least_pitch = round_to(row_bytes(p), 4);
-    for (int more = 0; more < kBanks; ++more) {
+    std::vector<std::vector<Word>> best;
+    int best_pitch = 0, least_conflicts = INT32_MAX;
+    for (int more = 0; more < kBanks && least_conflicts > 0; ++more) {
       p.row_pitch = least_pitch + 4 * more;
+      const int conflicts = gap > 0 || is_read_by_planes(geometry.source) ? 0 : conflicts_of_staging(p, geometry);
+      if (conflicts >= least_conflicts) continue;
       for (int i = 0; i < static_cast<int>(words.size()); ++i) {
         const int row = i / row_words, element = i % row_words * per_word;
         const int x = element / geometry.channel_pitch * p.dilation_columns;
@@ -236,21 +270,26 @@ inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads
                           element % geometry.channel_pitch * geometry.element;
         words[i] = {i, row, i % row_words, place / 4};
       }
-      const auto groups = conflict_free_groups(words, reads, (period * p.column_pitch + p.column_gap) / 4,
-                                               std::min(most_words, kMostOrderedWords));
+      auto groups = conflict_free_groups(words, reads, (period * p.column_pitch + p.column_gap) / 4,
+                                         std::min(most_words, kMostOrderedWords));
       if (groups.empty()) continue;
-      p.word_log2 = per_word == 2 ? 1 : 0;
-      std::fill(std::begin(p.word_order), std::end(p.word_order), kNoWord);
-      p.ordered_words = static_cast<int>(groups.size()) * reads.words;
-      for (size_t i = 0; i < groups.size(); ++i) {
-        for (size_t j = 0; j < groups[i].size(); ++j) {
-          p.word_order[i * reads.words + j] = static_cast<uint16_t>(groups[i][j].number);
-        }
-      }
-      constexpr int kWordsOfStep = 8;
-      set_steps(p, geometry, ceil_div(p.ordered_words, kWordsOfStep));
-      return true;
+      best = std::move(groups);
+      best_pitch = p.row_pitch;
+      least_conflicts = conflicts;
     }
+    if (best.empty()) continue;
+    p.row_pitch = best_pitch;
+    p.word_log2 = per_word == 2 ? 1 : 0;
+    std::fill(std::begin(p.word_order), std::end(p.word_order), kNoWord);
+    p.ordered_words = static_cast<int>(best.size()) * reads.words;
+    for (size_t i = 0; i < best.size(); ++i) {
+      for (size_t j = 0; j < best[i].size(); ++j) {
+        p.word_order[i * reads.words + j] = static_cast<uint16_t>(best[i][j].number);
+      }
+    }
+    constexpr int kWordsOfStep = 8;
+    set_steps(p, geometry, ceil_div(p.ordered_words, kWordsOfStep));
+    return true;
   }
   return false;
 }
@@ -293,7 +332,7 @@ inline void set_source(Parameters& p, const Geometry& geometry, const Operand& s
   p.source_channel = source.strides[1];
   p.source_row = source.strides[2];
   p.source_column = source.strides[3];
-  p.planes = geometry.by_words && is_planes(source) && !(source.sizes[1] == 1 && source.strides[3] == 1);
+  p.planes = geometry.by_words && is_read_by_planes(source);
   // A single column has a stride that means nothing, and the kernel counts columns to the left of it.
   if (geometry.by_words && source.sizes[3] == 1) p.source_column = p.planes ? 1 : p.all_channels;
   const int64_t line = int64_t{p.columns.image_size} * (p.planes ? 1 : p.all_channels);
@@ -302,11 +341,11 @@ inline void set_source(Parameters& p, const Geometry& geometry, const Operand& s
   p.rows_are_lines = !p.planes && p.column_gap == 0 && p.column_pitch == p.all_channels * geometry.element;
 }
 
-// Passes through the banks to stage an image, as the emulator counts them for 7x7 stems: 45 bytes a pass where rows
+// Passes through the banks to stage an image, as the emulator counts them for 7x7 stems: 75 bytes a pass where rows
 // are written by words, 20 where elements are handed out by a table.
 inline double image_passes(const Parameters& p, const Geometry& geometry) {
   const double bytes = double(p.rows.image_size) * p.row_pitch;
-  return bytes / (!geometry.by_words ? 128 : p.rows_are_lines ? 45 : 20);
+  return bytes / (!geometry.by_words ? 128 : p.rows_are_lines ? 75 : 20);
 }
 
 }  // namespace fastconv::staged

@@ -144,7 +144,7 @@ __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& til
         }
       }
       const int first_word = (first + is_odd) / kOfWord;
-      const int bank = (p.image_at + static_cast<int>(y) * p.row_pitch) / 4 + first_word;
+      const int bank = static_cast<int>(y) * (p.row_pitch / 4) + first_word;  // seen from the image's first
       const int turn = ((bank >> 5) - bank) & 3, cut = is_odd && lane == 31 ? 3 : 4;
       const int line_words = exists ? (in_line.length + kOfWord - 1) / kOfWord : 0;
       turn_words(words, turn);
@@ -154,6 +154,7 @@ __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& til
         if (k < cut && static_cast<uint32_t>(word) < static_cast<uint32_t>(line_words)) {
           reinterpret_cast<uint32_t*>(to)[word] = words[step];
         }
+        __syncwarp();  // the lanes' turns differ so that they can write at once
       }
       continue;
     }
@@ -167,13 +168,15 @@ __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& til
 #pragma unroll
       for (int half = 0; half < kOfWord; ++half) {
         const int element = first + ((step + turn) & 3) * kOfWord + half;
-        if (!exists || static_cast<uint32_t>(element) >= static_cast<uint32_t>(in_line.length)) continue;
-        unsigned char* place = to + places[element * places_apart];
-        if constexpr (kOfWord == 2) {
-          *reinterpret_cast<uint16_t*>(place) = static_cast<uint16_t>(half == 0 ? words[step] : words[step] >> 16);
-        } else {
-          *reinterpret_cast<uint32_t*>(place) = words[step];
+        if (exists && static_cast<uint32_t>(element) < static_cast<uint32_t>(in_line.length)) {
+          unsigned char* place = to + places[element * places_apart];
+          if constexpr (kOfWord == 2) {
+            *reinterpret_cast<uint16_t*>(place) = static_cast<uint16_t>(half == 0 ? words[step] : words[step] >> 16);
+          } else {
+            *reinterpret_cast<uint32_t*>(place) = words[step];
+          }
         }
+        __syncwarp();
       }
     }
   }
