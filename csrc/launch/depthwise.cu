@@ -102,8 +102,9 @@ const Way& way_named(const Ways& ways, const std::string& config) {
 namespace {
 
 const Ways& ways() {
-  static const Ways all{&planes_way, &band_way, &channels_last_ways[0], &channels_last_ways[1], &channels_last_ways[2],
-                        &turned_way};
+  static const Ways all{
+      &planes_way,     &band_way,      &channels_last_ways[0], &channels_last_ways[1], &channels_last_ways[2],
+      &turned_ways[0], &turned_ways[1]};
   return all;
 }
 

@@ -57,8 +57,9 @@ constexpr KernelFamily<ConvProblem> family_of(const char* name, const char* desc
 }
 
 extern const Way planes_way;
-extern const Way band_way;    // on tensor cores
-extern const Way turned_way;  // likewise, for channels_last; wgrad too
+extern const Way band_way;  // on tensor cores
+// channels_last through NCHW, band's and planes'; wgrad too.
+extern const Way turned_ways[2];
 // fprop and dgrad; with slabs of 8, 4 and 2 chunks of 16 bytes of channels.
 extern const Way channels_last_ways[3];
 

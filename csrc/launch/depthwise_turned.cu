@@ -1,6 +1,6 @@
-// channels_last on tensor cores: x, and y or dy, are turned to NCHW in the workspace, where the kernels of band.cuh and
-// band_wgrad.cuh take them, and back. For filters so large that reading and writing twice more costs little beside
-// them.
+// channels_last through NCHW: x, and y or dy, are turned in the workspace, where a kernel of planes takes them, and
+// back. Those on tensor cores, for filters so large that reading and writing twice more costs little beside them; and
+// those that walk down planes, for channel multipliers, which no kernel of channels_last takes.
 #include <algorithm>
 
 #include "common/cost.h"
@@ -84,18 +84,16 @@ int64_t images_of_part(const ConvProblem& problem) {
   return mma::images_at_once(problem, bytes);
 }
 
-const Way& inner_way(const ConvProblem& problem) {
-  return problem.pass == ConvPass::wgrad ? band_wgrad_way : band_way;
-}
-
-std::string why_not(const ConvProblem& problem) {
-  if (size_of(problem.dtype) != 2) return "float32: products are those of 16-bit types";
+// inner: the kernel of planes.
+std::string why_not(const ConvProblem& problem, const Way& inner) {
+  const int element = size_of(problem.dtype);
   if (!is_dense_channels_last(problem.x) || !is_dense_channels_last(problem.y)) {
     return "x and y must be channels_last without gaps";
   }
   const int64_t channels = roles_of(problem).output->sizes[1];
-  if (problem.pass != ConvPass::wgrad && channels % (kChunkBytes / 2) != 0) {
-    return std::to_string(channels) + " channels, which is not a multiple of 8: outputs are turned in whole chunks";
+  if (problem.pass != ConvPass::wgrad && channels % (kChunkBytes / element) != 0) {
+    return std::to_string(channels) + " channels, which is not a multiple of " + std::to_string(kChunkBytes / element) +
+           ": outputs are turned in whole chunks";
   }
   if (problem.has_residual) return "a residual: this configuration does not turn it";
   const int64_t images = images_of_part(problem);
@@ -104,7 +102,7 @@ std::string why_not(const ConvProblem& problem) {
         problem, problem.pass == ConvPass::wgrad ? "turning x and dy to NCHW" : "turning an image to NCHW and back");
   }
   const Part part(problem, images);
-  const std::string reason = inner_way(problem).why_not(part.planes);
+  const std::string reason = inner.why_not(part.planes);
   if (!reason.empty()) return reason;
   for (const Operand* operand : {&part.problem.x, &part.problem.y}) {
     const auto& sizes = operand->sizes;
@@ -126,14 +124,14 @@ Prepared prepare_general(const ConvProblem& problem) {
   return family.prepare(problem, *legal);
 }
 
-Prepared prepare(const ConvProblem& problem) {
+Prepared prepare(const ConvProblem& problem, const Way& inner_way) {
   const int element = size_of(problem.dtype);
   const int64_t all_images = problem.x.sizes[0], images = images_of_part(problem), rest = all_images % images;
   const bool is_wgrad = problem.pass == ConvPass::wgrad, is_fprop = problem.pass == ConvPass::fprop;
   const Part part(problem, images);
-  const Prepared inner = inner_way(problem).prepare(part.planes);
+  const Prepared inner = inner_way.prepare(part.planes);
   const Part last_part(problem, rest > 0 ? rest : images);
-  const Prepared last = rest > 0 ? inner_way(problem).prepare(last_part.planes) : inner;
+  const Prepared last = rest > 0 ? inner_way.prepare(last_part.planes) : inner;
 
   Description description = inner.description;
   description.workspace_bytes = part.x_bytes + part.y_bytes + inner.description.workspace_bytes;
@@ -172,8 +170,34 @@ Prepared prepare(const ConvProblem& problem) {
   return {description, launch};
 }
 
+const Way& band_of_pass(const ConvProblem& problem) {
+  return problem.pass == ConvPass::wgrad ? band_wgrad_way : band_way;
+}
+
+const Way& planes_of_pass(const ConvProblem& problem) {
+  return problem.pass == ConvPass::wgrad ? planes_wgrad_way : planes_way;
+}
+
+std::string why_not_band(const ConvProblem& problem) {
+  return why_not(problem, band_of_pass(problem));
+}
+
+Prepared prepare_band(const ConvProblem& problem) {
+  return prepare(problem, band_of_pass(problem));
+}
+
+std::string why_not_planes(const ConvProblem& problem) {
+  if (problem.x.sizes[1] == problem.y.sizes[1]) return "one filter a channel: slabs take it as it lies";
+  return why_not(problem, planes_of_pass(problem));
+}
+
+Prepared prepare_planes(const ConvProblem& problem) {
+  return prepare(problem, planes_of_pass(problem));
+}
+
 }  // namespace
 
-const Way turned_way{"band_turned", why_not, prepare};
+const Way turned_ways[2] = {{"band_turned", why_not_band, prepare_band},
+                            {"planes_turned", why_not_planes, prepare_planes}};
 
 }  // namespace fastconv::depthwise

@@ -54,7 +54,8 @@ const Ways& ways() {
                         &channels_last_wgrad_ways[0],
                         &channels_last_wgrad_ways[1],
                         &channels_last_wgrad_ways[2],
-                        &turned_way};
+                        &turned_ways[0],
+                        &turned_ways[1]};
   return all;
 }
 

@@ -167,6 +167,33 @@ def test_images_are_turned_in_parts_where_the_workspace_does_not_hold_them_all(c
     assert "workspace" in turned.reason
 
 
+@pytest.mark.parametrize("conv_pass", ["fprop", "wgrad"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_channel_multipliers_of_channels_last_are_turned(dtype: torch.dtype, conv_pass: str) -> None:
+    for kernel, stride, multiplier in (((3, 3), (1, 1), 2), ((5, 4), (2, 1), 3), ((13, 13), (1, 1), 2)):
+        case = depthwise(
+            conv_pass,
+            dtype,
+            (5, 8, 11, 14),
+            kernel,
+            channels_last=True,
+            multiplier=multiplier,
+            padding=same(kernel),
+            stride=stride,
+            bias=True,
+            multiprocessors=4,
+        )
+        with emulator.check(1):
+            assert_exact(case, "planes_turned")
+        image = 8 * (1 + multiplier) * 11 * 16 * dtype.itemsize
+        in_parts = dataclasses.replace(case, most_workspace_bytes=4 * image + 2048)
+        legal = {one.config: one.details for one in in_parts.candidates() if not one.reason}
+        assert ("planes_turned" in legal) == (conv_pass == "fprop")
+        if conv_pass == "fprop":
+            assert legal["planes_turned"]["images_at_once"] < 5
+            assert_exact(in_parts, "planes_turned")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("conv_pass", "size", "kernel"),
@@ -340,6 +367,9 @@ def test_reasons_name_what_is_not_taken() -> None:
     assert "channels_last" in reasons(half)["band_turned"]
     turned = depthwise("fprop", torch.float16, (1, 12, 9, 9), (3, 3), channels_last=True)
     assert "12 channels" in reasons(turned)["band_turned"]
+    assert "one filter a channel" in reasons(turned)["planes_turned"]
+    three = depthwise("fprop", torch.float32, (1, 6, 9, 9), (3, 3), channels_last=True, multiplier=3)
+    assert "18 channels, which is not a multiple of 4" in reasons(three)["planes_turned"]
     assert (
         "residual"
         in reasons(dataclasses.replace(turned, x=(1, 16, 9, 9), w=(16, 1, 3, 3), groups=16, residual=True))[
