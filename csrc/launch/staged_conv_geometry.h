@@ -221,23 +221,45 @@ void spread_pixels(Parameters& p, const Geometry& geometry, const IsSpread& is_s
   p.row_pitch = round_to(row_bytes(p), 16);
 }
 
-// Bank conflicts where a tile's channels_last rows are written word by word (stage_words), of an image whose rows begin
-// at boundaries of 16 bytes.
-inline int conflicts_of_staging(const Parameters& p, const Geometry& geometry) {
+// Bank conflicts where a tile's image is written (stage_words), if its rows begin at boundaries of 16 bytes: where
+// channels_last rows are written word by word, or planes element by element. Counts no further than `enough`.
+inline int conflicts_of_staging(const Parameters& p, const Geometry& geometry, int enough) {
   constexpr int kLanes = 32, kWords = 4;
-  const int per_word = 4 / geometry.element, line = p.columns.image_size * p.all_channels;
+  const bool planes = is_read_by_planes(geometry.source);
+  // In 32 bits no distance of planes' rows is better than others: all take some three passes a store.
+  if (planes && geometry.element == 4) return 0;
+  const int per_word = 4 / geometry.element, channels = planes ? p.all_channels : 1;
+  const int line = p.columns.image_size * p.all_channels / channels, period = p.columns.period.divisor();
   const int chunks = ceil_div(line + geometry.chunk - 1, geometry.chunk), words = ceil_div(line, per_word);
-  const int before = ((p.columns.origin * p.all_channels) % geometry.chunk + geometry.chunk) % geometry.chunk;
-  const int items = p.rows.image_size * chunks;
-  int conflicts = 0;
-  for (int first = 0; first < items; first += kLanes) {
-    for (int step = 0; step < kWords; ++step) {
+  const int origin = p.columns.origin * p.all_channels / channels;
+  const int before = (origin % geometry.chunk + geometry.chunk) % geometry.chunk, pitch = p.row_pitch / 4;
+  // The word that an item's lane writes in a step; -1 where it writes none.
+  const auto word_of = [&](int item, int step) {
+    const int line_number = item / chunks, chunk = item % chunks;
+    if (!planes) {
+      const int first = chunk * kWords - before / per_word, bank = line_number * pitch + first;
+      const int word = (step + ((bank >> 5) - bank)) & 3;
+      return first + word < 0 || first + word >= words ? -1 : bank + word;
+    }
+    const int y = line_number / channels, turn = channels * (2 * (y & 1) - y * pitch);
+    const int x = chunk * geometry.chunk - before + ((step / per_word + turn) & 3) * per_word + step % per_word;
+    if (x < 0 || x >= line) return -1;
+    return y * pitch + (x * p.column_pitch + x / period * p.column_gap + line_number % channels * geometry.element) / 4;
+  };
+  // A few warps stand for all, whose rows lie alike.
+  const int items = std::min(p.rows.image_size * channels * chunks, 8 * kLanes);
+  // That wrote a word: lanes that write the halves of one share it.
+  std::vector<int> last_request(p.rows.image_size * pitch);
+  int request = 0, conflicts = 0;
+  for (int first = 0; first < items && conflicts < enough; first += kLanes) {
+    for (int step = 0; step < kWords * (planes ? per_word : 1); ++step) {
       std::array<int, kBanks> stores{};
+      ++request;
       for (int i = first; i < std::min(items, first + kLanes); ++i) {
-        const int first_word = i % chunks * kWords - before / per_word,
-                  bank = i / chunks * (p.row_pitch / 4) + first_word;
-        const int word = (step + ((bank >> 5) - bank)) & 3;
-        if (first_word + word >= 0 && first_word + word < words) ++stores[((bank + word) % kBanks + kBanks) % kBanks];
+        const int word = word_of(i, step);
+        if (word < 0 || last_request[word] == request) continue;
+        last_request[word] = request;
+        ++stores[word % kBanks];
       }
       conflicts += std::max(*std::max_element(stores.begin(), stores.end()) - 1, 0);
     }
@@ -261,7 +283,7 @@ inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads
     int best_pitch = 0, least_conflicts = INT32_MAX;
     for (int more = 0; more < kBanks && least_conflicts > 0; ++more) {
       p.row_pitch = least_pitch + 4 * more;
-      const int conflicts = gap > 0 || is_read_by_planes(geometry.source) ? 0 : conflicts_of_staging(p, geometry);
+      const int conflicts = conflicts_of_staging(p, geometry, least_conflicts);
       if (conflicts >= least_conflicts) continue;
       for (int i = 0; i < static_cast<int>(words.size()); ++i) {
         const int row = i / row_words, element = i % row_words * per_word;
