@@ -83,19 +83,22 @@ def check_twice(
     accuracies = []
     for number, check in enumerate(checks[:2]):
         inputs.load(check.inputs)
-        arguments = call.prepare(inputs)
+        with guards.no_modes():
+            arguments = call.prepare(inputs)
         device.synchronize()
         guards.poison_allocator(check.expected, dtypes)
-        with guards.no_writes(inputs), guards.poisoned_allocations():
+        with guards.no_modes(), guards.no_writes(inputs), guards.poisoned_allocations():
             outputs = call.run(*arguments)
             mark = device.record()
-        guards.require_plain(outputs, device.torch_device)
         results = results_at(device, mark, outputs)
         guards.require_own_memory(held, outputs)
         guards.require_unchanged(check.inputs, inputs)
         other = checks[1 - number].expected
         accuracies.append(judge(results, outputs, check.expected, other, accept))
         held = outputs
+    memory = guards.storages(held)
+    del held, outputs
+    guards.require_let_go(memory)
     return max(accuracies, key=lambda accuracy: accuracy.relative)
 
 
@@ -155,6 +158,7 @@ class Twist:
 def results_at(device: Device, mark: object, outputs: Tensors) -> list[torch.Tensor]:
     """What the outputs hold when the call's own stream has come to the mark, and no later."""
     device.wait(mark)
+    guards.require_plain(outputs, device.torch_device)
     results = [tensor.detach().clone() for tensor in outputs]
     device.synchronize()
     return results

@@ -80,6 +80,9 @@ watch("timer", torch.cuda.Event, "record", "elapsed_time", "synchronize", "query
 watch("timer", torch.cuda.Stream, "synchronize")
 watch("timer", torch.cuda.CUDAGraph, "replay")
 watch("timer", sys.modules["fastconv.bench.guards"], "host_seconds")
-watch("judge", torch.Tensor, "clone", "copy_", "normal_", "fill_", "zero_", "to", "norm", "abs")
+watch(
+    "judge", torch.Tensor, "clone", "copy_", "normal_", "fill_", "zero_", "to", "norm", "abs", "max", "__sub__", "any"
+)
+watch("judge", torch.Tensor, "_version", "data", "detach", "shape", "dtype", "numel", "untyped_storage", "as_strided")
 watch("judge", torch, "equal", "isnan", "aminmax", "count_nonzero")
 watch("judge", numpy, "percentile")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from fastconv.bench.precision import ObservedDtypes, Precision
 
@@ -55,14 +57,50 @@ def require_own_memory(first: Sequence[torch.Tensor], second: Sequence[torch.Ten
             raise MeasurementError("left over", f"output {position} is the memory that the last call returned")
 
 
+def storages(outputs: Sequence[torch.Tensor]) -> list[StorageWeakRef]:
+    """The outputs' memory, without a hold on it."""
+    return [StorageWeakRef(tensor.untyped_storage()) for tensor in outputs]
+
+
+def require_let_go(memory: Sequence[StorageWeakRef]) -> None:
+    """Outputs that nobody needs any more are freed: memory that a call keeps is memory that a later call hands out again."""
+    if not all(one.expired() for one in memory):
+        gc.collect()  # what was in a cycle
+    for position, one in enumerate(memory):
+        if not one.expired():
+            raise MeasurementError("left over", f"the call still holds output {position} after its caller let go of it")
+
+
+@contextlib.contextmanager
+def no_modes() -> Iterator[None]:
+    """A mode of PyTorch's that a call leaves behind would stand between the judge and every tensor it reads."""
+    before = _modes()
+    yield
+    if _modes() != before:
+        raise MeasurementError("judge", "the call left a function or dispatch mode of PyTorch's behind")
+
+
+def _modes() -> tuple[int, int]:
+    return torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+
+
 def require_plain(outputs: Sequence[torch.Tensor], device: torch.device) -> None:
-    """Ordinary tensors where the inputs are. A subclass may put its work off until somebody looks, after the clock stopped."""
+    """A list of ordinary tensors where the inputs are, with nothing of their own: no attribute, no pending sign.
+
+    A subclass, of the list too, or a method put on a tensor may put work off until somebody looks, after the clock stopped.
+    """
+    if type(outputs) not in (list, tuple):
+        raise MeasurementError("lazy", f"the outputs are a {type(outputs).__name__}, not a list or tuple")
     for position, output in enumerate(outputs):
         if type(output) is not torch.Tensor or output.layout is not torch.strided:
             found = (
                 f"{type(output).__name__}, {output.layout}" if isinstance(output, torch.Tensor) else repr(output)[:80]
             )
             raise MeasurementError("lazy", f"output {position} is a {found}, not a plain tensor")
+        if own := vars(output):
+            raise MeasurementError("lazy", f"output {position} has attributes of its own: {', '.join(map(str, own))}")
+        if output.is_neg() or output.is_conj():
+            raise MeasurementError("lazy", f"output {position} is still to be negated or conjugated")
         if output.device.type != device.type:
             raise MeasurementError("lazy", f"output {position} is on {output.device}, and the inputs on {device}")
 

@@ -83,7 +83,8 @@ def measure(
     inputs = checks[0].copied()  # one set of tensors, whose contents change under the call
     for check in checks:
         guards.require_random(check.inputs)
-    first = guards.require_precision(lambda: call.run(*call.prepare(inputs)), precision, call.arithmetic_visible)
+    with guards.no_modes():
+        first = guards.require_precision(lambda: call.run(*call.prepare(inputs)), precision, call.arithmetic_visible)
     if len(first) != len(checks[0].expected):
         raise MeasurementError("wrong", f"{len(first)} outputs, not {len(checks[0].expected)}")
     dtypes = [tensor.dtype for tensor in first]
@@ -98,8 +99,9 @@ def measure(
     cold = _time_cold(device, call, inputs, checks, accept, effort, generator)
     _require_no_head_start(device, bind(call, inputs), cold)
     inputs.load(checks[3].inputs)
-    with guards.no_writes(inputs):
+    with guards.no_modes(), guards.no_writes(inputs):
         warm, size, outputs = _time_warm(device, bind(call, inputs), effort)
+    guards.require_plain(outputs, device.torch_device)
     judge(outputs, outputs, checks[3].expected, checks[0].expected, accept)
     del outputs
     _require_same_time_on_new_contents(device, call, inputs, size, generator)
@@ -139,9 +141,10 @@ def _time_cold(
                     inputs.writable(position).normal_(0, spread)
                 else:
                     inputs.writable(position).copy_(content)
-        with guards.no_writes(inputs):
+        with guards.no_modes(), guards.no_writes(inputs):
             elapsed, outputs = _one_cold(device, bind(call, inputs), pause)
         if iteration == checked:
+            guards.require_plain(outputs, device.torch_device)
             results = [tensor.detach().clone() for tensor in outputs]
             device.synchronize()
             guards.require_unchanged(checks[2].inputs, inputs)

@@ -128,7 +128,7 @@ def test_an_output_left_over_in_the_last_calls_memory_is_caught(monkeypatch):
         return [out]
 
     expect_caught("left over", device, run)
-    without(monkeypatch, "require_own_memory", "require_different")
+    without(monkeypatch, "require_own_memory", "require_let_go", "require_different")
     timed(device, run)
 
 

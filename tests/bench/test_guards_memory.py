@@ -134,10 +134,11 @@ def test_calls_left_out_in_a_row_of_them_are_caught(monkeypatch):
         def run(x, w):
             out = torch.empty(x.shape[0], w.shape[1])
             if device.host_seconds() - last["begun"] < 2 * LAUNCH and device.recording is None:
-                device.launch(0.0, out, lambda old=last["out"]: old)
+                device.launch(0.0, out, lambda old=last["result"]: old)
             else:
+                last["result"] = work(x, w)
                 device.launch(KERNEL, out, lambda: work(x, w))
-            last.update(out=out, begun=device.host_seconds())
+            last["begun"] = device.host_seconds()
             return [out]
 
         return run
