@@ -73,7 +73,7 @@ def test_the_first_of_equal_values_wins(backend, device):
 def test_window_without_an_element_is_an_error(backend, device):
     """Dilation can step from one padding over a small image into the other. PyTorch's backward writes out of bounds."""
     x = torch.randn(1, 1, 1, 2, device=device)
-    with pytest.raises(RuntimeError, match="dilation is .*window 0 along dimension 3 .*has no element"):
+    with pytest.raises(RuntimeError, match=r"dilation is .*window 0 along dimension 3 .*has no element"):
         fastconv.max_pool2d(x, (1, 2), (4, 1), (0, 1), (3, 3), ceil_mode=True, backend=backend)
 
 
