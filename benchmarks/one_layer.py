@@ -12,6 +12,7 @@ import torch
 
 from fastconv.bench import contestants
 from fastconv.bench.cases import case_of
+from fastconv.bench.names import known
 from fastconv.bench.precision import PRECISIONS, switches
 from fastconv.bench.runner import make_inputs
 
@@ -20,26 +21,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", help="suite/layer/pass/dtype/layout/nBATCH, as rows of results name it")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--backend", default="cuda", help="auto, cuda, triton or aten")
+    who.add_argument("--backend", default="cuda", help=f"{', '.join(contestants.OUR_BACKENDS)}; default cuda")
     who.add_argument("--kernel", help="one kernel family")
     who.add_argument("--pytorch", action="store_true", help="PyTorch's own kernels")
-    parser.add_argument("--calls", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=3, help="how many; default 3")
     options = parser.parse_args()
+    if options.calls < 1:
+        parser.error(f"argument --calls: {options.calls}, but must be at least 1")
     try:
         case = case_of(options.case)
+        known("backend", options.backend, contestants.OUR_BACKENDS)
+        contestants.check_kernels([options.kernel] if options.kernel else [], [case])
     except ValueError as error:
-        raise SystemExit(f"{options.case}: {error}") from None
+        parser.error(str(error))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with switches(PRECISIONS[case.precision]):
         if options.pytorch:
             call = contestants.pytorch(case)
         elif options.kernel:
-            contestants.check_kernels([options.kernel], [case])
             call = contestants.one_kernel(case, options.kernel)
         else:
             call = contestants.ours(case, options.backend)
         if call is None:
-            raise SystemExit(f"{options.kernel} does not compute {options.case}")
+            parser.error(f"{options.kernel} does not compute {options.case}")
         arguments = call.prepare(make_inputs(case, device, case.layout, seed=0))
         for _ in range(options.calls):
             call.run(*arguments)

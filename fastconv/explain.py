@@ -206,11 +206,17 @@ def _running_modules(
     running: list[str] = []
     begun: list[int] = []  # how many calls there were before each of them
 
+    # torch.compile traces the hooks of the modules inside what it compiles, and fails at a module that it meets in `names` too.
+
     def enter(module: torch.nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         running.append(names.get(module) or type(module).__name__)
         begun.append(len(calls))
 
     def leave(module: torch.nn.Module, arguments: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         if running:  # a module that failed before `enter` leaves all the same
             running.pop()
             following.returned(module, arguments, output, [call.problem for call in calls], begun.pop())

@@ -276,6 +276,10 @@ class Failing(torch.nn.Module):
 
 def failing():
     return Failing()
+
+
+def scripted():
+    return torch.jit.script(torch.nn.Conv2d(3, 3, 3))
 """
 
 
@@ -310,6 +314,13 @@ def test_an_error_of_a_model_is_one_line_that_names_it_and_debug_raises_it(broke
     result = CliRunner().invoke(app, ["explain", target, "--input", "1x3x8x8", "--debug"])
     assert not isinstance(result.exception, SystemExit) or target == "broken_models:leaves"
     assert result.exit_code != 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("options", [(), ("--backward",)])
+def test_a_scripted_model_whose_calls_cannot_be_seen_is_refused(broken_models, options):
+    printed = run("explain", "broken_models:scripted", "--input", "1x3x8x8", *options, code=1)
+    assert "the model is a TorchScript module" in printed
 
 
 def test_load_model_says_the_same_to_tune(broken_models, capsys):

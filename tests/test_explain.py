@@ -80,6 +80,13 @@ def test_nothing_is_left_behind_by_a_call_that_fails():
     assert [call.layer for call in fastconv.explain(model, torch.randn(1, 2, 8, 8))] == ["0", "1.0"]
 
 
+@pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning")  # of PyTorch's, about hooks on all modules
+def test_a_compiled_model_is_explained_in_its_first_call():
+    torch.compiler.reset()
+    calls = fastconv.explain(torch.compile(network(), backend="eager"), torch.randn(1, 2, 8, 8)).calls
+    assert [call.problem.op for call in calls] == ["conv2d_fprop", "max_pool2d_forward"]
+
+
 def test_one_call_is_counted_as_one():
     explanation = fastconv.explain(fastconv.nn.MaxPool2d(2), torch.randn(1, 2, 8, 8))
     assert explanation.to_dict()["summary"][0].startswith("1 call, ")

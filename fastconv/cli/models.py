@@ -29,7 +29,7 @@ def load_model(target: str, debug: bool = False) -> torch.nn.Module:
     if factory is None:
         fail(f"{target}: {module_name} has no {factory_name!r}.")
     if isinstance(factory, torch.nn.Module):
-        return factory
+        return _eager(factory, target)
     if not callable(factory):
         fail(
             f"{target}: {factory_name} is a {type(factory).__name__}. Accepted is a torch.nn.Module or what makes one."
@@ -38,6 +38,14 @@ def load_model(target: str, debug: bool = False) -> torch.nn.Module:
         model = factory()
     if not isinstance(model, torch.nn.Module):
         fail(f"{target}: {factory_name} gave a {type(model).__name__}. Accepted is a torch.nn.Module.")
+    return _eager(model, target)
+
+
+def _eager(model: torch.nn.Module, target: str) -> torch.nn.Module:
+    if isinstance(model, torch.jit.ScriptModule):
+        fail(
+            f"{target}: the model is a TorchScript module, whose calls nothing sees. Accepted is the one it was made of."
+        )
     return model
 
 

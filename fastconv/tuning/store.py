@@ -13,9 +13,9 @@ import itertools
 import json
 import math
 import os
-import tempfile
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -100,9 +100,10 @@ class Store:
                 for problem, times in sorted(self._problems.items())
             },
         }
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-", suffix=".part")
+        # Of the permissions that a new file has here, which tempfile's have not: others may read what one user measured.
+        name = self.path.parent / f".{self.path.name}-{uuid.uuid4().hex}.part"
         try:
-            with os.fdopen(handle, "w") as file:
+            with name.open("x") as file:
                 json.dump(content, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())

@@ -22,6 +22,17 @@ def test_times_come_back_from_disk(tmp_path):
     assert Store(HERE, tmp_path).times("another") == {}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_a_file_of_times_may_be_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o027)
+    try:
+        store = Store(HERE, tmp_path)
+        store.add("problem", {"one": 1.0})
+    finally:
+        os.umask(before)
+    assert store.path.stat().st_mode & 0o777 == 0o640
+
+
 def test_adding_keeps_what_another_store_added_meanwhile(tmp_path):
     first, second = Store(HERE, tmp_path), Store(HERE, tmp_path)
     first.times("p")
