@@ -22,6 +22,7 @@ after every stage; a short table comes last.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -309,13 +310,20 @@ def print_table(outcomes: Sequence[Outcome], out: Path) -> None:
 STAGES = tuple(NEEDS)
 
 
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if float(text) > 0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}, but must be a number of seconds above 0")
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     own, rest = _split(arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="+", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--out", default=os.environ.get("OUT", "gpu-session"), help="folder of all files; default $OUT")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of a stage; at most 540")
-    parser.add_argument("--total", type=float, default=float("inf"), help="seconds of all stages together")
+    parser.add_argument("--limit", type=_seconds, default=LIMIT, help="seconds of a stage; at most 540")
+    parser.add_argument("--total", type=_seconds, default=float("inf"), help="seconds of all stages together")
     parser.add_argument("--wheels", help="folder of wheels to install first")
     parser.add_argument("--arch", default="", help="TORCH_CUDA_ARCH_LIST of the build; default: this GPU's")
     parser.add_argument("--fuzz-problems", type=int, default=500)

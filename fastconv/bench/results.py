@@ -232,8 +232,8 @@ def set_ratios(rows: Iterable[Row]) -> None:
         if row.role == "baseline" and row.status == "ok" and row.cold is not None:
             baselines.setdefault(row.key, []).append(row)
     for row in rows:
-        if row.status != "ok" or row.cold is None:
-            row.ratio = row.ratio_any_layout = None  # of a time that is not there
+        # What a file says of itself is no figure: it may be of a time or of a rival that is not there.
+        row.ratio, row.ratio_any_layout, row.best_baseline = None, None, ""
         if row.role != "ours" or row.status != "ok" or row.cold is None or row.key not in baselines:
             continue
         rivals = baselines[row.key]

@@ -280,3 +280,12 @@ def test_the_profiled_cases_exist(script):
 
     for key in script.PROFILED:
         assert case_of(key).key == key
+
+
+@pytest.mark.parametrize("option", ["--limit", "--total"])
+@pytest.mark.parametrize("value", ["0", "-5", "nan", "soon"])
+def test_seconds_in_which_nothing_can_be_done_are_refused(script, capsys, option, value):
+    with pytest.raises(SystemExit):
+        script.parse(["build", option, value])
+    assert f"argument {option}: " in (printed := capsys.readouterr().err)
+    assert value in printed

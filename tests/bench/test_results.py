@@ -161,6 +161,13 @@ def test_a_ratio_of_a_time_that_is_not_there_is_dropped(tmp_path):
     assert load(write(tmp_path / "r.jsonl", [row])).rows[0].ratio is None
 
 
+def test_a_ratio_that_a_file_states_to_a_baseline_that_is_not_in_it_is_dropped(tmp_path):
+    row = measured(cases()[0], "fastconv-cuda", 1e-5)
+    row.ratio, row.ratio_any_layout, row.best_baseline = 9.0, 9.0, "pytorch"
+    loaded = load(write(tmp_path / "r.jsonl", [row])).rows[0]
+    assert (loaded.ratio, loaded.ratio_any_layout, loaded.best_baseline) == (None, None, "")
+
+
 def test_the_ratio_is_to_the_best_baseline_on_the_same_tensors():
     case = cases()[0]
     rows = [measured(case, name, seconds) for name, seconds in (
