@@ -1,5 +1,5 @@
-// Max unpooling: values put back at the flat positions row * W + column that a pool remembered, among zeros; and
-// gather, which picks them again.
+// Max unpooling: values put back at the flat positions row * W + column that a pool remembered, among zeros.
+// max_unpool_gather.cuh picks them again.
 //
 // Positions may repeat. The last value in the order of the pooled plane stands, as in PyTorch on a CPU, or (add) all of
 // them are summed in that order. So one thread, or one warp in step, decides about a position: it goes through all
@@ -9,18 +9,25 @@
 // Where columns are side by side a warp has a plane's share: of lanes that want the same position the highest writes,
 // and a barrier of the warp stands between one row of 32 indices and the next. Where channels are, a lane has a channel
 // to itself. More shares make more warps, each of which reads all indices of its plane.
+//
+// Indices and values are read 16 bytes at a time, several rows of 32 at once, and go through shared memory to the lanes
+// whose turn they are; what they name is written by elements. Where vectors do not fit, each lane reads its own.
 #pragma once
 
 #include "common/fast_division.h"
 #include "common/numeric.h"
 #include "kernels/index.cuh"
+#include "kernels/max_unpool_zeros.cuh"
 #include "ptx/device.h"
 #include "ptx/require.h"
+#include "ptx/vector.h"
 
 namespace fastconv {
 
 constexpr int kUnpoolThreads = 128;
-constexpr int kUnpoolUnroll = 4;  // indices of a thread under way at once
+constexpr int kUnpoolWarps = kUnpoolThreads / 32;
+constexpr int kUnpoolUnroll = 4;                 // indices of a thread under way at once
+constexpr int kUnpoolStep = 32 * kUnpoolUnroll;  // those of a warp
 
 struct UnpoolParameters {
   const void* values;      // forward, add: x [N, C, P, Q]; gather: y [N, C, H, W]
@@ -31,6 +38,7 @@ struct UnpoolParameters {
   FastDivider<uint32_t> source_columns, position_columns;  // Q, W
   bool adds;
   bool is_one_piece;                                  // rows of y follow each other without a gap
+  bool has_vectors;                                   // x and the indices can be read 16 bytes at a time
   int64_t tasks;                                      // warps with something to do; gather: elements
   int shares, per_share;                              // of a plane's positions
   DividerOf<int64_t> share_divider, channel_divider;  // channels, or in channels groups of 32 of them
@@ -38,12 +46,6 @@ struct UnpoolParameters {
   bool channels_are_fastest;         // gather: the order in which elements are counted
   DividerOf<int64_t> plane_divider;  // gather: P * Q
 };
-
-__device__ inline int64_t at_flat(const Strides<int64_t>& strides, const FastDivider<uint32_t>& columns, int flat) {
-  uint32_t column = static_cast<uint32_t>(flat);
-  const uint32_t row = columns.split(column);
-  return row * strides.row + column * strides.column;
-}
 
 __device__ __forceinline__ void require_position(const UnpoolParameters& p, int64_t index) {
   ptx::require(is_inside(index, static_cast<int64_t>(p.positions)),
@@ -63,23 +65,6 @@ __device__ inline UnpoolTask unpool_task(const UnpoolParameters& p, int64_t numb
   const int begin = min(p.positions, static_cast<int>(share) * p.per_share);
   return {static_cast<int64_t>(n), static_cast<int>(group) * channels_each, begin,
           min(p.positions, begin + p.per_share)};
-}
-
-// Zeros at `count` neighbouring elements, by the lanes of a warp.
-template <typename T>
-__device__ __forceinline__ void clear_piece(T* first, int count, int lane) {
-  constexpr int kElements = 16 / static_cast<int>(sizeof(T));
-  const int lead = static_cast<int>(reinterpret_cast<uintptr_t>(first) / sizeof(T) % kElements);
-  ptx::Vector<T, kElements> zeros;
-#pragma unroll
-  for (int e = 0; e < kElements; ++e) zeros[e] = Numeric<T>::store(0);
-  for (int begin = lane * kElements - lead; begin < count; begin += 32 * kElements) {
-    if (begin >= 0 && begin + kElements <= count) {
-      ptx::store_vector(first + begin, zeros);
-    } else {
-      for (int i = max(0, begin); i < min(count, begin + kElements); ++i) first[i] = zeros[0];
-    }
-  }
 }
 
 // Puts one row of 32 values where they belong. All lanes come here; `wanted` is -1 where a lane has nothing to put.
@@ -108,10 +93,56 @@ __device__ __forceinline__ void put_in_step(const UnpoolParameters& p, T* y, con
   }
 }
 
+// A step's indices and values on their way to the lanes, in the order of the plane: kUnpoolUnroll rows of 32.
+template <typename T>
+struct UnpoolStage {
+  int* wanted;  // [kUnpoolStep], -1 where the position is another share's
+  T* values;    // [kUnpoolStep]
+};
+
+// Fills the stage by vectors; false, and values are not read, where no position of the step is the share's. index_at
+// and value_at: the address of the step's element of that number, which vectors of neighbours begin at.
+template <typename T, typename IndexAt, typename ValueAt>
+__device__ __forceinline__ bool fill_stage(const UnpoolParameters& p, const UnpoolTask& task, int lane,
+                                           const UnpoolStage<T>& stage, const IndexAt& index_at,
+                                           const ValueAt& value_at) {
+  constexpr int kElements = 16 / static_cast<int>(sizeof(T)), kPairs = kUnpoolStep / 64;
+  ptx::Vector<int64_t, 2> index[kPairs];
+#pragma unroll
+  for (int i = 0; i < kPairs; ++i) index[i] = ptx::load_vector<2>(index_at(i * 64 + lane * 2));
+  __syncwarp();  // every lane is done with the step before
+  bool is_any_mine = false;
+#pragma unroll
+  for (int i = 0; i < kPairs; ++i) {
+    ptx::Vector<int, 2> wanted;
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      require_position(p, index[i][e]);
+      const bool is_mine = index[i][e] >= task.begin && index[i][e] < task.end;
+      wanted[e] = is_mine ? static_cast<int>(index[i][e]) : -1;
+      is_any_mine |= is_mine;
+    }
+    ptx::store_vector(stage.wanted + i * 64 + lane * 2, wanted);
+  }
+  if (!__any_sync(0xffffffffu, is_any_mine)) return false;
+#pragma unroll
+  for (int first = 0; first < kUnpoolStep; first += 32 * kElements) {
+    const int i = first + lane * kElements;
+    if (i < kUnpoolStep) ptx::store_vector(stage.values + i, ptx::load_vector<kElements>(value_at(i)));
+  }
+  __syncwarp();
+  return true;
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kUnpoolThreads) max_unpool_kernel(const __grid_constant__ UnpoolParameters p) {
+  constexpr int kVector = 16 / static_cast<int>(sizeof(T));
+  __shared__ ptx::Vector<int, 2> shared_wanted[kUnpoolWarps][kUnpoolStep / 2];
+  __shared__ ptx::Vector<T, kVector> shared_values[kUnpoolWarps][kUnpoolStep / kVector];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const UnpoolStage<T> stage{reinterpret_cast<int*>(shared_wanted[warp]), reinterpret_cast<T*>(shared_values[warp])};
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t number = static_cast<int64_t>(blockIdx.x) * (kUnpoolThreads / 32) + threadIdx.x / 32;
+  const int64_t number = static_cast<int64_t>(blockIdx.x) * kUnpoolWarps + warp;
   if (number >= p.tasks) return;
   const UnpoolTask task = unpool_task(p, number, 1);
   const T* x =
@@ -127,18 +158,31 @@ __global__ void __launch_bounds__(kUnpoolThreads) max_unpool_kernel(const __grid
     }
   }
   __syncwarp();
+  // Steps begin where vectors of x do; vectors of the indices, which lie alike, then begin there too.
+  const int lead = p.has_vectors ? static_cast<int>(reinterpret_cast<uintptr_t>(x) / sizeof(T) % kVector) : 0;
 #pragma unroll 1
-  for (int first = 0; first < p.sources; first += 32 * kUnpoolUnroll) {
+  for (int first = -lead; first < p.sources; first += kUnpoolStep) {
+    if (p.has_vectors && first >= 0 && first + kUnpoolStep <= p.sources) {
+      const bool is_any_mine = fill_stage(
+          p, task, lane, stage, [&](int i) { return indices + first + i; }, [&](int i) { return x + first + i; });
+      if (!is_any_mine) continue;
+#pragma unroll
+      for (int i = 0; i < kUnpoolStep; i += 32) {
+        put_in_step(p, y, stage.values + i + lane, stage.wanted[i + lane], lane);
+        __syncwarp();
+      }
+      continue;
+    }
     int64_t index[kUnpoolUnroll];
 #pragma unroll
     for (int i = 0; i < kUnpoolUnroll; ++i) {
       const int source = first + i * 32 + lane;
-      index[i] = source < p.sources ? indices[at_flat(p.index_strides, p.source_columns, source)] : -1;
+      index[i] = is_inside(source, p.sources) ? indices[at_flat(p.index_strides, p.source_columns, source)] : -1;
     }
 #pragma unroll
     for (int i = 0; i < kUnpoolUnroll; ++i) {
       const int source = first + i * 32 + lane;
-      if (source < p.sources) require_position(p, index[i]);
+      if (is_inside(source, p.sources)) require_position(p, index[i]);
       const bool is_mine = index[i] >= task.begin && index[i] < task.end;
       const T* value = x + (is_mine ? at_flat(p.value_strides, p.source_columns, source) : 0);
       put_in_step(p, y, value, is_mine ? static_cast<int>(index[i]) : -1, lane);
@@ -150,81 +194,64 @@ __global__ void __launch_bounds__(kUnpoolThreads) max_unpool_kernel(const __grid
 template <typename T>
 __global__ void __launch_bounds__(kUnpoolThreads)
     max_unpool_channels_kernel(const __grid_constant__ UnpoolParameters p) {
-  constexpr int kElements = 16 / static_cast<int>(sizeof(T)), kVectors = 32 / kElements;
+  constexpr int kVector = 16 / static_cast<int>(sizeof(T));
+  __shared__ ptx::Vector<int, 2> shared_wanted[kUnpoolWarps][kUnpoolStep / 2];
+  __shared__ ptx::Vector<T, kVector> shared_values[kUnpoolWarps][kUnpoolStep / kVector];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const UnpoolStage<T> stage{reinterpret_cast<int*>(shared_wanted[warp]), reinterpret_cast<T*>(shared_values[warp])};
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t number = static_cast<int64_t>(blockIdx.x) * (kUnpoolThreads / 32) + threadIdx.x / 32;
+  const int64_t number = static_cast<int64_t>(blockIdx.x) * kUnpoolWarps + warp;
   if (number >= p.tasks) return;
   const UnpoolTask task = unpool_task(p, number, 32);
   const int channel = task.channel + lane;
   T* image = static_cast<T*>(p.output) + task.n * p.output_strides.batch;
 
-  // is_one_piece: whole accesses of channels everywhere.
-  if (p.is_one_piece) {
-    ptx::Vector<T, kElements> zeros;
-#pragma unroll
-    for (int e = 0; e < kElements; ++e) zeros[e] = Numeric<T>::store(0);
-    const int first = task.channel + lane % kVectors * kElements;
-    for (int i = task.begin + lane / kVectors; i < task.end; i += kElements) {
-      if (first < p.channels) {
-        ptx::store_vector(image + first + at_flat(p.output_strides, p.position_columns, i), zeros);
-      }
-    }
-  } else if (channel < p.channels) {
-    for (int i = task.begin; i < task.end; ++i) {
-      image[channel * p.output_strides.channel + at_flat(p.output_strides, p.position_columns, i)] =
-          Numeric<T>::store(0);
-    }
-  }
+  clear_channels(p.output_strides, p.position_columns, image, {task.channel, p.channels}, {task.begin, task.end},
+                 p.is_one_piece, lane);
   __syncwarp();
-  if (channel >= p.channels) return;
-  const T* x = static_cast<const T*>(p.values) + task.n * p.value_strides.batch + channel * p.value_strides.channel;
-  const int64_t* indices = p.indices + task.n * p.index_strides.batch + channel * p.index_strides.channel;
+  const T* x = static_cast<const T*>(p.values) + task.n * p.value_strides.batch;
+  const int64_t* indices = p.indices + task.n * p.index_strides.batch;
   T* y = image + channel * p.output_strides.channel;
+  const auto put = [&](int wanted, T value) {
+    T& target = y[at_flat(p.output_strides, p.position_columns, wanted)];
+    target = p.adds ? Numeric<T>::store(Numeric<T>::load(target) + Numeric<T>::load(value)) : value;
+  };
+  const bool has_vectors = p.has_vectors && task.channel + 32 <= p.channels;
 #pragma unroll 1
   for (int first = 0; first < p.sources; first += kUnpoolUnroll) {
+    if (has_vectors && first + kUnpoolUnroll <= p.sources) {
+      const auto place = [&](const Strides<int64_t>& strides, int i) {
+        return at_flat(strides, p.source_columns, first + i / 32) + task.channel + i % 32;
+      };
+      const bool is_any_mine = fill_stage(
+          p, task, lane, stage, [&](int i) { return indices + place(p.index_strides, i); },
+          [&](int i) { return x + place(p.value_strides, i); });
+      if (!is_any_mine) continue;
+#pragma unroll
+      for (int i = 0; i < kUnpoolStep; i += 32) {
+        const int wanted = stage.wanted[i + lane];
+        if (wanted >= 0) put(wanted, stage.values[i + lane]);
+      }
+      continue;
+    }
+    if (channel >= p.channels) continue;
     int64_t index[kUnpoolUnroll];
 #pragma unroll
     for (int i = 0; i < kUnpoolUnroll; ++i) {
-      index[i] = first + i < p.sources ? indices[at_flat(p.index_strides, p.source_columns, first + i)] : -1;
+      index[i] =
+          first + i < p.sources
+              ? indices[channel * p.index_strides.channel + at_flat(p.index_strides, p.source_columns, first + i)]
+              : -1;
     }
 #pragma unroll
     for (int i = 0; i < kUnpoolUnroll; ++i) {
       if (first + i >= p.sources) break;
       require_position(p, index[i]);
       if (index[i] < task.begin || index[i] >= task.end) continue;
-      const T value = x[at_flat(p.value_strides, p.source_columns, first + i)];
-      T& target = y[at_flat(p.output_strides, p.position_columns, static_cast<int>(index[i]))];
-      target = p.adds ? Numeric<T>::store(Numeric<T>::load(target) + Numeric<T>::load(value)) : value;
+      put(static_cast<int>(index[i]),
+          x[channel * p.value_strides.channel + at_flat(p.value_strides, p.source_columns, first + i)]);
     }
   }
-}
-
-// x = y at each index. Bits: an unsigned integer as wide as the number type.
-template <typename Bits>
-__global__ void __launch_bounds__(kUnpoolThreads) max_unpool_gather_kernel(const __grid_constant__ UnpoolParameters p) {
-  const int64_t position = static_cast<int64_t>(blockIdx.x) * kUnpoolThreads + threadIdx.x;
-  if (position >= p.tasks) return;
-  uint64_t source = static_cast<uint64_t>(position), channel, n;
-  if (p.channels_are_fastest) {
-    channel = source;
-    source = p.channel_divider.split(channel);
-    n = p.plane_divider.split(source);
-  } else {
-    channel = p.plane_divider.split(source);
-    n = p.channel_divider.split(channel);
-  }
-  const auto plane = [&](const Strides<int64_t>& strides) {
-    return static_cast<int64_t>(n) * strides.batch + static_cast<int64_t>(channel) * strides.channel;
-  };
-  const int flat = static_cast<int>(source);
-  const int64_t index = p.indices[plane(p.index_strides) + at_flat(p.index_strides, p.source_columns, flat)];
-  require_position(p, index);
-  Bits value = 0;
-  if (is_inside(index, static_cast<int64_t>(p.positions))) {
-    value = static_cast<const Bits*>(
-        p.values)[plane(p.value_strides) + at_flat(p.value_strides, p.position_columns, static_cast<int>(index))];
-  }
-  static_cast<Bits*>(p.output)[plane(p.output_strides) + at_flat(p.output_strides, p.source_columns, flat)] = value;
 }
 
 }  // namespace fastconv

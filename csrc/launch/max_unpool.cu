@@ -1,14 +1,13 @@
 #include "launch/max_unpool.h"
 
 #include <algorithm>
+#include <array>
 
 #include "common/cost.h"
 #include "launch/tiling.h"
 
 namespace fastconv {
 namespace {
-
-constexpr int64_t kWarps = kUnpoolThreads / 32;
 
 // Into how many shares a plane's positions are split: "s4".
 const std::vector<std::pair<const char*, int64_t>> kShares{{"s1", 1}, {"s4", 4}, {"s16", 16}, {"s64", 64}};
@@ -77,18 +76,46 @@ std::vector<std::string> configs(const UnpoolProblem&) {
 std::string can_implement(const UnpoolProblem& problem, const std::string& config) {
   const std::string reason = reason_for_sizes(problem);
   if (!reason.empty()) return reason;
-  return reason_for_blocks(ceil_div(tasks_of(problem, shares_of(config)), kWarps));
+  return reason_for_blocks(ceil_div(tasks_of(problem, shares_of(config)), kUnpoolWarps));
+}
+
+// Whether rows follow each other without a gap.
+bool has_flat_planes(const Operand& operand) {
+  return (operand.sizes[3] == 1 || operand.strides[3] == 1) &&
+         (operand.sizes[2] == 1 || operand.strides[2] == operand.sizes[3]);
+}
+
+// Whether channels are neighbours, and begin at a multiple of `vector` elements at every pixel.
+bool has_vectors_of_channels(const Operand& operand, int64_t vector) {
+  if (operand.sizes[1] != 1 && operand.strides[1] != 1) return false;
+  for (int i : {0, 2, 3}) {
+    if (operand.sizes[i] != 1 && operand.strides[i] % vector != 0) return false;
+  }
+  return true;
 }
 
 // Whether the zeros of a share are whole 16-byte accesses: neighbouring elements, or neighbouring channels.
 bool has_wide_zeros(const UnpoolProblem& problem, bool in_channels) {
-  const Operand& y = problem.y;
-  if (!in_channels) {
-    return (y.sizes[3] == 1 || y.strides[3] == 1) && (y.sizes[2] == 1 || y.strides[2] == y.sizes[3]);
-  }
+  if (!in_channels) return has_flat_planes(problem.y);
   const int64_t vector = 16 / size_of(problem.dtype);
-  return y.sizes[1] % vector == 0 && y.strides[0] % vector == 0 && y.strides[2] % vector == 0 &&
-         y.strides[3] % vector == 0;
+  return problem.y.sizes[1] % vector == 0 && has_vectors_of_channels(problem.y, vector);
+}
+
+// Whether 16-byte accesses to x and to the indices begin at the same elements of all planes or pixels, if both operands
+// begin at a multiple of 16 bytes.
+bool has_vectors(const UnpoolProblem& problem, bool in_channels) {
+  const Operand &x = problem.x, &indices = problem.indices;
+  const int64_t vector = 16 / size_of(problem.dtype);
+  if (in_channels) return has_vectors_of_channels(x, vector) && has_vectors_of_channels(indices, 2);
+  if (!has_flat_planes(x) || !has_flat_planes(indices)) return false;
+  for (int i : {0, 1}) {
+    if (x.sizes[i] != 1 && (x.strides[i] - indices.strides[i]) % 2 != 0) return false;
+  }
+  return true;
+}
+
+bool is_vector(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
 Prepared prepare(const UnpoolProblem& problem, const std::string& config) {
@@ -97,6 +124,7 @@ Prepared prepare(const UnpoolProblem& problem, const std::string& config) {
   UnpoolParameters prototype = parameters_of(problem, problem.x, problem.y);
   prototype.adds = problem.pass == UnpoolPass::add;
   prototype.is_one_piece = has_wide_zeros(problem, in_channels);
+  prototype.has_vectors = has_vectors(problem, in_channels);
   prototype.tasks = tasks;
   prototype.shares = static_cast<int>(shares);
   // Whole accesses in every share but the last.
@@ -108,7 +136,8 @@ Prepared prepare(const UnpoolProblem& problem, const std::string& config) {
   // Zeros, then sectors of them that are fetched and written again, and the indices once for each share.
   const double bytes = static_cast<double>(problem.y.count() * size) +
                        static_cast<double>(problem.x.count()) * static_cast<double>(8 * shares + size + 2 * 32);
-  Description description = describe(problem, ceil_div(tasks, kWarps), bytes);
+  Description description = describe(problem, ceil_div(tasks, kUnpoolWarps), bytes);
+  description.shared_bytes = int64_t{kUnpoolWarps} * kUnpoolStep * (4 + size);  // positions and values
   description.choices = {{"shares", shares}};
 
   const UnpoolKernel kernel = max_unpool_kernel_of(problem.dtype, in_channels);
@@ -119,7 +148,8 @@ Prepared prepare(const UnpoolProblem& problem, const std::string& config) {
     p.values = x;
     p.indices = static_cast<const int64_t*>(indices);
     p.output = y;
-    if (in_channels && reinterpret_cast<uintptr_t>(y) % 16 != 0) p.is_one_piece = false;
+    if (in_channels && !is_vector(y)) p.is_one_piece = false;
+    if (!is_vector(x) || !is_vector(indices)) p.has_vectors = false;
     launch_kernel({"max_unpool", description.blocks, kUnpoolThreads, 0, kUnpoolThreads}, kernel, p,
                   {{"x", x, bytes_of(problem.x, size)},
                    {"indices", indices, bytes_of(problem.indices, 8)},
@@ -138,16 +168,33 @@ std::string can_gather(const UnpoolProblem& problem, const std::string&) {
   return reason.empty() ? reason_for_blocks(ceil_div(problem.x.count(), kUnpoolThreads)) : reason;
 }
 
+// Whether elements lie in the order in which gather counts them, without gaps.
+bool is_in_order(const Operand& operand, bool channels_are_fastest) {
+  const std::array<int, 4> order =
+      channels_are_fastest ? std::array<int, 4>{1, 3, 2, 0} : std::array<int, 4>{3, 2, 1, 0};
+  int64_t expected = 1;
+  for (int i : order) {
+    if (operand.sizes[i] != 1 && operand.strides[i] != expected) return false;
+    expected *= operand.sizes[i];
+  }
+  return true;
+}
+
 Prepared prepare_gather(const UnpoolProblem& problem, const std::string&) {
-  const int64_t size = size_of(problem.dtype);
+  const int64_t size = size_of(problem.dtype), count = problem.x.count();
   UnpoolParameters prototype = parameters_of(problem, problem.y, problem.x);
-  prototype.tasks = problem.x.count();
+  prototype.tasks = count;
   prototype.channels_are_fastest = channels_are_innermost(problem.x);
   prototype.channel_divider = DividerOf<int64_t>(static_cast<uint64_t>(problem.x.sizes[1]));
   prototype.plane_divider = DividerOf<int64_t>(static_cast<uint64_t>(sources_of(problem)));
-  const double bytes = static_cast<double>(problem.x.count()) * static_cast<double>(8 + size + 32);
-  const Description description = describe(problem, ceil_div(problem.x.count(), kUnpoolThreads), bytes);
-  const UnpoolKernel kernel = max_unpool_gather_kernel_of(problem.dtype);
+  const bool has_vectors = is_in_order(problem.x, prototype.channels_are_fastest) &&
+                           is_in_order(problem.indices, prototype.channels_are_fastest);
+  const auto blocks_of = [=](bool in_vectors) {
+    return ceil_div(count, in_vectors ? gather_elements_of_block(static_cast<int>(size)) : kUnpoolThreads);
+  };
+  const double bytes = static_cast<double>(count) * static_cast<double>(8 + size + 32);
+  Description description = describe(problem, blocks_of(has_vectors), bytes);
+  if (has_vectors) description.shared_bytes = gather_elements_of_block(static_cast<int>(size)) * (4 + size);
   if (description.blocks == 0) return {description, [](const LaunchArguments&) {}};
   auto launch = [=](const LaunchArguments& arguments) {
     auto [x, indices, y, unused_slot, unused] = arguments.pointers;
@@ -155,7 +202,10 @@ Prepared prepare_gather(const UnpoolProblem& problem, const std::string&) {
     p.values = y;
     p.indices = static_cast<const int64_t*>(indices);
     p.output = x;
-    launch_kernel({"max_unpool_gather", description.blocks, kUnpoolThreads, 0, kUnpoolThreads}, kernel, p,
+    p.has_vectors = has_vectors && is_vector(x) && is_vector(indices);
+    const unsigned blocks = static_cast<unsigned>(blocks_of(p.has_vectors));
+    launch_kernel({"max_unpool_gather", blocks, kUnpoolThreads, 0, kUnpoolThreads},
+                  max_unpool_gather_kernel_of(problem.dtype, p.has_vectors), p,
                   {{"x", x, bytes_of(problem.x, size), true},
                    {"indices", indices, bytes_of(problem.indices, 8)},
                    {"y", y, bytes_of(problem.y, size)}},

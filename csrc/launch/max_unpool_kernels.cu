@@ -10,14 +10,19 @@ UnpoolKernel max_unpool_kernel_of(DataType dtype, bool in_channels) {
   });
 }
 
-UnpoolKernel max_unpool_gather_kernel_of(DataType dtype) {
+template <typename Bits>
+UnpoolKernel max_unpool_gather_kernel_in(bool has_vectors) {
+  return has_vectors ? max_unpool_gather_vectors_kernel<Bits> : max_unpool_gather_kernel<Bits>;
+}
+
+UnpoolKernel max_unpool_gather_kernel_of(DataType dtype, bool has_vectors) {
   switch (size_of(dtype)) {
     case 8:
-      return max_unpool_gather_kernel<uint64_t>;
+      return max_unpool_gather_kernel_in<uint64_t>(has_vectors);
     case 4:
-      return max_unpool_gather_kernel<uint32_t>;
+      return max_unpool_gather_kernel_in<uint32_t>(has_vectors);
     default:
-      return max_unpool_gather_kernel<uint16_t>;
+      return max_unpool_gather_kernel_in<uint16_t>(has_vectors);
   }
 }
 

@@ -2,13 +2,15 @@
 
 Counted is what threads ask of global memory, by the bytes of their accesses: a halo that a block reads into shared memory
 counts once a block, and what several threads read again through L1 counts as often as it is read. Bytes of the workspace count,
-those of the weights too. Three things a case may declare, and its row says so:
+those of the weights too. Four things a case may declare, and its row says so:
 
 - `in_cache`: operands that many blocks read and that a second-level cache holds meanwhile, so that memory gives each byte once
   a launch. What is asked for in all stands beside it and has no gate.
 - `kept`: operands that a block moves once, before it begins or when it ends (weights that it packs, sums that it has kept):
   they count as bytes, but not among the accesses of its steady state.
 - `told`: where conflicts in the banks are known, and why; they are counted apart and have no gate. Nowhere else is any.
+- `by_element`: accesses to places that data name, which no vector could make: they count as bytes, but not among the accesses
+  that should be wide and fill sectors.
 """
 
 from __future__ import annotations
@@ -41,6 +43,20 @@ class Told:
 
 
 @dataclasses.dataclass(frozen=True)
+class ByElement:
+    """Accesses narrower than 16 bytes that cannot be wider: why, and which: an operand, a source file, "load" or "store"."""
+
+    why: str
+    target: str
+    file: str
+    kind: str
+
+    def covers(self, access: AccessCounts) -> bool:
+        meant = (self.target, self.kind) == (access.target, access.kind) and self.file in access.line
+        return meant and access.width < 16
+
+
+@dataclasses.dataclass(frozen=True)
 class CountedCase:
     """Launches to count. `run` returns the compulsory bytes of what it ran."""
 
@@ -54,6 +70,7 @@ class CountedCase:
     in_cache: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     told: Told | None = None
+    by_element: ByElement | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -79,6 +96,8 @@ class Row:
     bank_conflicts: int
     told_conflicts: int  # no gate
     told: str  # why
+    by_element: str  # no gate: their share of the bytes
+    by_element_why: str
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -89,7 +108,8 @@ def count(case: CountedCase) -> Row:
     with emulator.count() as counters:
         compulsory = case.run()
     memory = _accesses(counters, "global")
-    steady = [access for access in memory if access.target not in case.kept]
+    pointed = [access for access in memory if case.by_element is not None and case.by_element.covers(access)]
+    steady = [access for access in memory if access.target not in case.kept and access not in pointed]
     asked, steady_bytes = _bytes(memory), _bytes(steady)
     from_memory = _bytes(access for access in memory if access.target not in case.in_cache) + sum(
         tensor.loaded_bytes + tensor.stored_bytes
@@ -113,6 +133,8 @@ def count(case: CountedCase) -> Row:
         bank_conflicts=conflicts[False],
         told_conflicts=conflicts[True],
         told=case.told.why if case.told is not None and conflicts[True] else "",
+        by_element=f"{_bytes(pointed) / asked:.3f}" if pointed else "",
+        by_element_why=case.by_element.why if case.by_element is not None and pointed else "",
     )
 
 
@@ -131,6 +153,7 @@ def assert_keeps_to_the_gates(row: Row) -> None:
     assert float(row.in_16_bytes) >= LEAST_IN_16_BYTES
     assert row.bank_conflicts == 0
     assert bool(row.told) == (row.told_conflicts > 0)
+    assert bool(row.by_element_why) == bool(row.by_element)
 
 
 def read_table(table: Path) -> dict[tuple[str, ...], Row]:

@@ -18,7 +18,7 @@ import torch
 
 from fastconv import backends, emulator
 from tests.core import raw
-from tests.core.counted_case import CountedCase, Told, rewrite
+from tests.core.counted_case import ByElement, CountedCase, Told, rewrite
 from tests.core.family_support import FamilyCase
 from tests.core.fused_support import POOLS, WHOLE, fused_candidates, problem_of
 from tests.core.mma_support import NAMES
@@ -348,6 +348,46 @@ def adaptive(config: str, dtype: torch.dtype) -> CountedCase:
 def adaptive_cases() -> list[CountedCase]:
     """Adaptive to 7x7 of 56x56: windows of 64 elements. To 1x1 is the global pool above."""
     return [adaptive("warp", F32), *(adaptive("channels", dtype) for dtype in (F32, F16, BF16))]
+
+
+#: What an index names, a vector cannot have.
+NAMED = {
+    "forward": ByElement("indices say where", "y", "max_unpool.cuh", "store"),
+    "gather": ByElement("indices say where", "y", "max_unpool_gather.cuh", "load"),
+}
+
+
+@family
+def unpool_cases() -> list[CountedCase]:
+    """Positions of y are written twice: zeros, then what belongs there, while a cache still has them."""
+
+    def case(unpool_pass: str, layout: str, dtype: torch.dtype) -> CountedCase:
+        is_gather = unpool_pass == "gather"
+        config = "" if is_gather else "s1"
+
+        def run() -> int:
+            x = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+            pooled, indices = torch.nn.functional.max_pool2d(x.float(), 2, return_indices=True)
+            tensors = (raw.laid_out(tensor, layout) for tensor in (pooled.to(dtype), indices, x))
+            return raw.unpool(emulator.module(), unpool_pass, *tensors, config, multiprocessors=1)["compulsory_bytes"]
+
+        return CountedCase(
+            "max_unpool_gather" if is_gather else "max_unpool",
+            config,
+            "2x2 of 32",
+            raw.NAMES[dtype],
+            layout,
+            run,
+            in_cache=() if is_gather else ("y",),
+            by_element=NAMED[unpool_pass],
+        )
+
+    return [
+        case(unpool_pass, layout, dtype)
+        for unpool_pass in ("forward", "gather")
+        for layout in ("contiguous", "channels_last")
+        for dtype in (F16, BF16, F32, torch.float64)
+    ]
 
 
 @functools.cache

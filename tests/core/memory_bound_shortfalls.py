@@ -11,12 +11,9 @@ from pathlib import Path
 
 import torch
 
-from fastconv import emulator
-from tests.core import raw
 from tests.core.counted_case import CountedCase, rewrite
 from tests.core.family_support import FamilyCase
 from tests.core.memory_bound_counters import BF16, F16, F32, NCHW, SUMS, adaptive, convolution, fused, pooling
-from tests.core.mma_support import NAMES
 from tests.core.pool_support import Window
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
@@ -108,30 +105,6 @@ def short_rows_of_windows() -> list[CountedCase]:
     return [adaptive("warp", dtype) for dtype in (F16, BF16)]
 
 
-def unpooled() -> list[CountedCase]:
-    """Indices have 8 bytes, and may be anything: what they name is read or written by elements."""
-
-    def case(unpool_pass: str, layout: str, dtype: torch.dtype) -> CountedCase:
-        config = "" if unpool_pass == "gather" else "s1"
-
-        def run() -> int:
-            x = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-            pooled, indices = torch.nn.functional.max_pool2d(x.float(), 2, return_indices=True)
-            tensors = (raw.laid_out(tensor, layout) for tensor in (pooled.to(dtype), indices, x))
-            return raw.unpool(emulator.module(), unpool_pass, *tensors, config, multiprocessors=1)["compulsory_bytes"]
-
-        family = "max_unpool_gather" if unpool_pass == "gather" else "max_unpool"
-        again = () if unpool_pass == "gather" else ("y",)
-        return CountedCase(family, config, "2x2 of 32", NAMES[dtype], layout, run, in_cache=again)
-
-    return [
-        case(unpool_pass, layout, dtype)
-        for unpool_pass in ("forward", "gather")
-        for layout in ("contiguous", "channels_last")
-        for dtype in (F16, BF16, F32)
-    ]
-
-
 @functools.cache
 def cases() -> list[CountedCase]:
     families = (
@@ -141,7 +114,6 @@ def cases() -> list[CountedCase]:
         planes_fused,
         short_rows_of_windows,
         any_window,
-        unpooled,
     )
     return [case for family in families for case in family()]
 

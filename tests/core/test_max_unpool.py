@@ -18,6 +18,12 @@ def repeated_indices(shape: tuple[int, ...], positions: int, layout: str) -> tor
     return raw.laid_out(torch.randint(0, positions, shape).square_().floor_divide_(positions), layout)
 
 
+def shifted(tensor: torch.Tensor, elements: int) -> torch.Tensor:
+    """The same values and strides, so many elements behind a boundary of 16 bytes."""
+    room = tensor.new_empty(tensor.numel() + elements)
+    return room.as_strided(tensor.shape, tensor.stride(), elements).copy_(tensor)
+
+
 def expected_of(x: torch.Tensor, indices: torch.Tensor, size: tuple[int, int], adds: bool) -> torch.Tensor:
     """By the definition, one value after the other."""
     y = torch.zeros(*x.shape[:2], size[0] * size[1], dtype=torch.float64)
@@ -45,6 +51,62 @@ def test_every_pass_and_configuration(core: ModuleType, layout: str, dtype: torc
     picked = raw.unwritten(shape, dtype, layout)
     raw.unpool(core, "gather", picked, indices, expected, "")
     assert torch.equal(picked, expected.flatten(2).gather(2, indices.flatten(2)).view(shape))
+
+
+@pytest.mark.parametrize("dtype", raw.DTYPES, ids=str)
+@pytest.mark.parametrize("skipped", [0, 1], ids=["from a boundary", "between boundaries"])
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        ("contiguous", (2, 3, 15, 27)),  # planes begin everywhere between two boundaries of 16 bytes, steps do not
+        ("contiguous", (1, 2, 16, 16)),
+        ("channels_last", (2, 72, 3, 5)),  # two groups of 32 channels, and a part of one
+        ("channels_last", (2, 35, 2, 4)),  # pixels begin everywhere
+    ],
+    ids=str,
+)
+def test_vectors_change_nothing(
+    core: ModuleType, layout: str, shape: tuple[int, ...], skipped: int, dtype: torch.dtype
+) -> None:
+    size = (13, 11)
+    x = shifted(raw.laid_out(raw.integers(shape, 3, dtype), layout), skipped)
+    indices = shifted(repeated_indices(shape, size[0] * size[1], layout), skipped)
+    for adds in (False, True):
+        expected = expected_of(x, indices, size, adds)
+        for config in ("s1", "s4"):
+            y = raw.unwritten((*shape[:2], *size), dtype, layout)
+            raw.unpool(core, "add" if adds else "forward", x, indices, y, config)
+            assert torch.equal(y, expected), config
+    picked = shifted(raw.unwritten(shape, dtype, layout), skipped)
+    raw.unpool(core, "gather", picked, indices, expected, "")
+    assert torch.equal(picked, expected.flatten(2).gather(2, indices.flatten(2)).view(shape))
+
+
+def test_vectors_need_operands_that_lie_alike(core: ModuleType) -> None:
+    """Indices that begin elsewhere, planes apart from each other, and columns side by side in one operand only."""
+    shape, size = (2, 2, 16, 18), (20, 20)
+    x, indices = raw.integers(shape, 3, torch.float16), repeated_indices(shape, 400, "contiguous")
+    expected = expected_of(x, indices, size, adds=False)
+    apart = torch.empty(2, 2, 16 * 18 + 1, dtype=torch.int64)[..., :-1].copy_(indices.flatten(2)).unflatten(2, (16, 18))
+    for given in (shifted(indices, 1), apart, raw.laid_out(indices, "channels_last")):
+        assert torch.equal(given, indices)
+        y, picked = raw.unwritten((2, 2, *size), torch.float16), raw.unwritten(shape, torch.float16)
+        raw.unpool(core, "forward", x, given, y, "s4")
+        assert torch.equal(y, expected)
+        raw.unpool(core, "gather", picked, given, y, "")
+        assert torch.equal(picked, expected.flatten(2).gather(2, indices.flatten(2)).view(shape))
+
+
+@pytest.mark.parametrize("place", [-1, 400, 2**40])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_position_outside_in_a_vector_ends_the_kernel(core: ModuleType, layout: str, place: int) -> None:
+    x = raw.laid_out(torch.ones(1, 32, 16, 16), layout)
+    indices = raw.laid_out(torch.zeros(1, 32, 16, 16, dtype=torch.int64), layout)
+    indices[0, 31, 15, 15] = place
+    y = raw.unwritten((1, 32, 20, 20), torch.float32, layout)
+    for unpool_pass, config in (("forward", "s1"), ("gather", "")):
+        with pytest.raises(KernelError, match="outside the output"):
+            raw.unpool(core, unpool_pass, x, indices, y, config)
 
 
 @pytest.mark.parametrize("index_bits", [32, 64])

@@ -60,11 +60,14 @@ def test_the_counts_of_shortfalls_are_those_of_the_table(case: CountedCase) -> N
         {"bank_conflicts": 1},
         {"told_conflicts": 1},  # without a reason
         {"told": "a reason for nothing"},
+        {"by_element": "0.100"},
+        {"by_element_why": "a reason for nothing"},
     ],
     ids=str,
 )
 def test_what_the_gates_are_for_does_not_pass(change: dict[str, object]) -> None:
-    row = Row("family", "", "case", "float16", "contiguous", "no", "", "1.000", "1.000", "", "1.000", "1.000", 0, 0, "")
+    key = ("family", "", "case", "float16", "contiguous")
+    row = Row(*key, "no", "", "1.000", "1.000", "", "1.000", "1.000", 0, 0, "", "", "")
     assert_keeps_to_the_gates(row)
     with pytest.raises(AssertionError):
         assert_keeps_to_the_gates(dataclasses.replace(row, **change))
