@@ -11,6 +11,7 @@
 #include "common/fast_division.h"
 #include "kernels/index.cuh"
 #include "kernels/max_pool_best.cuh"
+#include "ptx/global_store.h"
 
 namespace fastconv {
 
@@ -206,7 +207,7 @@ __global__ void __launch_bounds__(kLargePoolThreads)
       ptx::Vector<T, kElements> values;
 #pragma unroll
       for (int e = 0; e < kElements; ++e) values[e] = begin + e == winner ? gradient : zero;
-      ptx::store_vector(first + begin, values);
+      ptx::store_global(first + begin, values);
     } else {
 #pragma unroll 1
       for (int j = max(0, begin); j < min(count, begin + kElements); ++j) first[j] = j == winner ? gradient : zero;
