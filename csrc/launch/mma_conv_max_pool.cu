@@ -95,6 +95,27 @@ std::string can_implement(const ConvMaxPoolProblem& problem, const std::string& 
   return reason.empty() ? why_not_tile(problem.conv, kernel, blocks_of(problem, geometry, kernel->tile)) : reason;
 }
 
+// Lanes that go along pooled columns (NCHW) read one chunk of channels of outputs a stride apart. Their turns are to be
+// consecutive multiples of an odd number modulo 8: then any eight pooled outputs that follow each other lie in
+// different banks, those of the patch's next row too. Factors of two of a stride are shifted away; an odd number is its
+// own inverse modulo 8. Lanes that go along channels have no use for it.
+void exchange_chunks(PoolWindows& windows, const PoolProblem& pool) {
+  if (pool.y.strides[1] == 1) {
+    windows.turn_row_shift = windows.turn_column_shift = 31;
+    return;
+  }
+  const auto twos = [](int stride) {
+    int count = 0;
+    while (((stride >> count) & 1) == 0) ++count;
+    return count;
+  };
+  windows.turn_row_shift = twos(pool.stride[0]);
+  windows.turn_column_shift = twos(pool.stride[1]);
+  const uint32_t odd_row = static_cast<uint32_t>(pool.stride[0] >> windows.turn_row_shift),
+                 odd_column = static_cast<uint32_t>(pool.stride[1] >> windows.turn_column_shift);
+  windows.turn_of_row = static_cast<int>(odd_row * odd_column * windows.pooled_columns.divisor() % 8);
+}
+
 PoolGatherParameters parameters_for(const ConvMaxPoolProblem& problem, const Geometry& geometry, const Tile& tile) {
   PoolGatherParameters parameters{gather_parameters(problem.conv, geometry, 1), {}};
   const PoolProblem& pool = problem.pool;
@@ -128,6 +149,7 @@ PoolGatherParameters parameters_for(const ConvMaxPoolProblem& problem, const Geo
   windows.pooled_width = static_cast<int>(pool.y.sizes[3]);
   windows.offset_strides = pixel_strides(pool.offsets);
   windows.offset_column_stride = pool.offsets.strides[1];
+  exchange_chunks(windows, pool);
   return parameters;
 }
 

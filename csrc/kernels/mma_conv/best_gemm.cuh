@@ -34,11 +34,12 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   uint32_t tile_of_image = tile.row_tile;
   const int batch = parameters.tiles_of_image.split(tile_of_image);
   const int first_pixel = tile_of_image * Shape::kRows;
-  const Element* elements = stage_tile<Shape, narrow>(parameters.gather, tile, share, [&](int i) {
+  const auto pixel_at = [&](int i) {
     uint32_t column = first_pixel + i;
     const int row = tile.columns->outputs.split(column);
     return OutputPixel{batch, row, static_cast<int>(column), first_pixel + i < parameters.map_pixels};
-  });
+  };
+  const Element* elements = stage_tile<Shape, narrow>(parameters.gather, tile, share, pixel_at, [](int) { return 0; });
 
 #pragma unroll 1
   for (int i = threadIdx.x; i < kParts * Shape::kColumns; i += Shape::kThreads) {

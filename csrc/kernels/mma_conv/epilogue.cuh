@@ -30,13 +30,13 @@ __device__ __forceinline__ int staged_column(int row, int column) {
   return column ^ ((chunk == 8 ? row ^ row >> 2 ^ column >> 5 : row >> 2) & 1) << 2;
 }
 
-// rows: RowPlace of every row of the tile. column_at(column of the tile, a whole chunk) -> ColumnPlace.
-// exact(row, column of the tile, sum) -> float, asked for sums that is_suspect(sum): see pipeline.cuh.
+// rows: RowPlace, or what stands for it, of every row of the tile. column_at(column of the tile, a whole chunk) ->
+// ColumnPlace. exact(row, column of the tile, sum) -> float, asked for sums that is_suspect(sum): see pipeline.cuh.
 // staging: shared memory that nobody uses any more. Every warp of the block comes here.
-template <class Shape, class ColumnAt, class IsSuspect, class Exact>
-__device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulators, float* staging,
-                                           const RowPlace* rows, const OutputParameters& out, uint32_t split,
-                                           const ColumnAt& column_at, const IsSuspect& is_suspect, const Exact& exact) {
+template <class Shape, class Row, class ColumnAt, class IsSuspect, class Exact>
+__device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulators, float* staging, const Row* rows,
+                                           const OutputParameters& out, uint32_t split, const ColumnAt& column_at,
+                                           const IsSuspect& is_suspect, const Exact& exact) {
   using Element = typename Shape::Element;
   constexpr int kChunk = Shape::kChunk, kPitch = Shape::kStagingPitch, kChunksAcross = Shape::kWarpColumns / kChunk;
   const WarpPlace<Shape> warp;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulato
     for (int i = lane; i < 16 * kChunksAcross; i += 32) {
       const int slab_row = along_rows ? i % 16 : i / kChunksAcross, chunk = along_rows ? i / 16 : i % kChunksAcross;
       const int tile_row = warp.row + 16 * m + slab_row, tile_column = warp.column + chunk * kChunk;
-      const RowPlace row = rows[tile_row];
+      const Row row = rows[tile_row];
       const ColumnPlace column = column_at(tile_column);
       if (row.output < 0 || column.count <= 0) continue;
       float values[kChunk];

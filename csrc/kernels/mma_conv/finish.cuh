@@ -18,6 +18,8 @@ struct ColumnPlace {
 // Offsets of a row; output is -1 where there is no such row.
 struct RowPlace {
   int64_t output, residual, partial;
+
+  __device__ __forceinline__ int64_t output_at(const ColumnPlace& column) const { return output + column.output; }
 };
 
 // The switch is outside of the loop, so that the choice is made once for all values.
@@ -48,8 +50,8 @@ __device__ __forceinline__ void activate_all(Activation activation, float (&valu
 }
 
 // sums: kChunk = 16 / sizeof(Element) neighbouring columns.
-template <class Element, int kChunk>
-__device__ __forceinline__ void finish_chunk(float (&sums)[kChunk], const OutputParameters& out, const RowPlace& row,
+template <class Element, int kChunk, class Row>
+__device__ __forceinline__ void finish_chunk(float (&sums)[kChunk], const OutputParameters& out, const Row& row,
                                              const ColumnPlace& column) {
   static_assert(kChunk * sizeof(Element) == 16, "a chunk has 16 bytes");
   const bool whole = out.vector_access && column.count >= kChunk;
@@ -74,7 +76,7 @@ __device__ __forceinline__ void finish_chunk(float (&sums)[kChunk], const Output
     }
   }
   activate_all(out.activation, sums);
-  Element* output = static_cast<Element*>(out.output) + row.output + column.output;
+  Element* output = static_cast<Element*>(out.output) + row.output_at(column);
   if (whole) {
     ptx::Vector<Element, kChunk> values;
 #pragma unroll

@@ -20,6 +20,13 @@ struct PoolWindows {
   PixelStrides offset_strides;
   int64_t offset_column_stride;
   bool vector_offsets;  // channels are neighbours and whole chunks of them aligned
+  // Of the patch's outputs in shared memory: launch/mma_conv_max_pool.cu.
+  int turn_row_shift, turn_column_shift, turn_of_row;
+
+  // By how much the chunks of channels of an output of the patch change places, 0..7.
+  FASTCONV_HOST_DEVICE int turn(int row, int column) const {
+    return ((row >> turn_row_shift) * turn_of_row + (column >> turn_column_shift)) & 7;
+  }
 };
 
 // out.output: y [N, K, P', Q'], output_strides its own.

@@ -142,12 +142,12 @@ __device__ __forceinline__ void multiply_gathered(Accumulators<Shape>& accumulat
 
 // Stores the tile by store_tile. Computed again are sums that split TF32 got wrong and, where may_be_transposed, sums
 // of dgrad that are not numbers and lack a tap: its zero may have met an infinite weight.
-template <class Shape, bool may_be_transposed, class ColumnAt>
+template <class Shape, bool may_be_transposed, class Row, class ColumnAt>
 __device__ __forceinline__ void store_gathered(const Accumulators<Shape>& accumulators, const OperandRange& range,
                                                const GatherParameters& parameters, const OutputParameters& out,
                                                const GatherTile& tile, const GatherShare<Shape>& share,
-                                               const SourceRow* source_rows, float* staging,
-                                               const RowPlace* output_rows, const ColumnAt& column_at) {
+                                               const SourceRow* source_rows, float* staging, const Row* output_rows,
+                                               const ColumnAt& column_at) {
   constexpr bool kSplit = Shape::kPrecision == Precision::split_tf32;
   const auto exact = [&](int row, int column, float sum) {
     const SourceRow& source = source_rows[row];

@@ -60,7 +60,9 @@ __device__ __forceinline__ void pool_patch(const typename Shape::Element* elemen
   const bool along_columns = out.column_stride == 1;
   const int items = pool.pooled.divisor() * kChunks;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < items; i += Shape::kThreads) {
+  for (int i = threadIdx.x; i - static_cast<int>(threadIdx.x & 31) < items; i += Shape::kThreads) {
+    __syncwarp();  // lanes without an output wait, so that the others stay abreast
+    if (i >= items) continue;
     uint32_t across = i, chunk;
     if (along_columns) {
       chunk = across % kChunks;
@@ -73,14 +75,14 @@ __device__ __forceinline__ void pool_patch(const typename Shape::Element* elemen
     const int channel = first_column + chunk * kChunk, count = parameters.gather.output_channels - channel;
     if (count <= 0 || row >= pool.pooled_height || column >= pool.pooled_width) continue;
 
-    // The window in the map, cut off at its borders: padding never wins.
+    // The window in the map, cut off at its borders: padding never wins. There an element is looked at again, which
+    // changes nothing, so that all lanes are at the same place of their windows and in different banks.
     const int map_row = row * pool.stride_height - pool.pad_top,
               map_column = column * pool.stride_width - pool.pad_left;
     const int first_r = max(0, -map_row), end_r = min(pool.rows, pool.map_height - map_row);
     const int first_s = max(0, -map_column), end_s = min(pool.columns, pool.map_width - map_column);
     const int patch_width = pool.patch_width.divisor();
-    const Element* window = elements + chunk * kChunk +
-                            (down * pool.stride_height * patch_width + across * pool.stride_width) * Staged::kPitch;
+    const int patch_row = down * pool.stride_height, patch_column = across * pool.stride_width;
     float best[kChunk];
     ptx::Vector<Element, kChunk> winners;
     ptx::Vector<uint8_t, kChunk> offsets;
@@ -91,10 +93,14 @@ __device__ __forceinline__ void pool_patch(const typename Shape::Element* elemen
       offsets[j] = static_cast<uint8_t>(first_r * pool.columns + first_s);
     }
 #pragma unroll 1
-    for (int r = first_r; r < end_r; ++r) {
+    for (int step_r = 0; step_r < pool.rows; ++step_r) {
+      const int r = min(max(step_r, first_r), end_r - 1), y = patch_row + r;
 #pragma unroll 1
-      for (int s = first_s; s < end_s; ++s) {
-        const auto values = load_columns<Element, kChunk>(window + (r * patch_width + s) * Staged::kPitch, count);
+      for (int step_s = 0; step_s < pool.columns; ++step_s) {
+        const int s = min(max(step_s, first_s), end_s - 1), x = patch_column + s;
+        const auto values = load_columns<Element, kChunk>(
+            elements + (y * patch_width + x) * Staged::kPitch + (static_cast<int>(chunk) ^ pool.turn(y, x)) * kChunk,
+            count);
         const auto offset = static_cast<uint8_t>(r * pool.columns + s);
 #pragma unroll
         for (int j = 0; j < kChunk; ++j) {
@@ -127,14 +133,20 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (share.first_column >= parameters.gather.output_channels) return;
   const PoolWindows& pool = parameters.pool;
   const PoolPatch patch(pool, tile.row_tile);
-  const auto* elements = stage_tile<Shape, narrow>(parameters.gather, tile, share, [&](int i) {
+  const auto pixel_at = [&](int i) {
     uint32_t across = i;
     const int row = patch.row + static_cast<int>(pool.patch_width.split(across));
     const int column = patch.column + static_cast<int>(across);
     const bool exists =
         i < pool.patch_pixels && row >= 0 && row < pool.map_height && column >= 0 && column < pool.map_width;
     return OutputPixel{patch.batch, row, column, exists};
-  });
+  };
+  const auto turn_at = [&](int i) {
+    uint32_t across = i;
+    const int down = static_cast<int>(pool.patch_width.split(across));
+    return pool.turn(down, static_cast<int>(across));
+  };
+  const auto* elements = stage_tile<Shape, narrow>(parameters.gather, tile, share, pixel_at, turn_at);
   pool_patch<Shape>(elements, parameters, patch, tile, share.first_column);
 }
 
