@@ -64,7 +64,8 @@ class Case:
         return passes * self.layer.flops(self.batch)
 
     def bytes_moved(self) -> int:
-        """Compulsory bytes: each element that a pass reads or writes, once. A block's insides need not touch memory.
+        """Compulsory bytes: each element of x, w, y and a residual that a pass reads or writes, once. A bias is too small to
+        count, and a block's insides need not touch memory.
 
         What lies under no window is not read, but a gradient of it is written: a zero.
         """

@@ -39,13 +39,13 @@ def compare(results: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -
     return Accuracy(relative, largest)
 
 
-def complaint_about(accuracy: Accuracy, pytorch: Accuracy, precision: Precision) -> str:
-    """ "" where the error is at most twice PyTorch's own in that precision plus one rounding, in both measures."""
-    limit = 2 * pytorch.relative + precision.epsilon
+def complaint_about(accuracy: Accuracy, pytorch: Accuracy, precision: Precision, times: int = 2) -> str:
+    """ "" where the error is at most `times` PyTorch's own in that precision plus one rounding, in both measures."""
+    limit = times * pytorch.relative + precision.epsilon
     if not accuracy.relative <= limit:
         return f"relative error {accuracy.relative:.2e}, at most {limit:.2e} (PyTorch's is {pytorch.relative:.2e})"
     # The largest element's rounding: an element may be several times the root mean square.
-    limit = 2 * pytorch.largest + 4 * precision.epsilon
+    limit = times * pytorch.largest + 4 * precision.epsilon
     if not accuracy.largest <= limit:
         return f"largest error {accuracy.largest:.2e}, at most {limit:.2e} (PyTorch's is {pytorch.largest:.2e})"
     return ""

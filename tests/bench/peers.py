@@ -17,6 +17,12 @@ def wrong(case):
     return Call(lambda *arguments: [1.01 * output for output in inner.run(*arguments)], inner.prepare)
 
 
+def rounded_worse(case):
+    """An error of 9.5e-7 beside the usual one, in float32."""
+    inner = pytorch(case)
+    return Call(lambda *arguments: [(1 + 2**-20) * output for output in inner.run(*arguments)], inner.prepare)
+
+
 def failing(case):
     raise RuntimeError("no engine for this problem\nwith a second line")
 

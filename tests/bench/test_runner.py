@@ -9,7 +9,7 @@ from fastconv.bench import measurement, runner
 from fastconv.bench.cases import Case, Selection, select
 from fastconv.bench.contestants import ours, pytorch
 from fastconv.bench.device import CpuDevice
-from fastconv.bench.errors import compare, complaint_about
+from fastconv.bench.errors import Accuracy, compare, complaint_about
 from fastconv.bench.hardware import Ceilings
 from fastconv.bench.measurement import Effort
 from fastconv.bench.names import UnknownNameError
@@ -101,6 +101,15 @@ def test_a_baseline_that_fails_is_a_row_that_says_so_and_no_time(peer, status, r
     assert reason in row.reason
     assert "\n" not in row.reason
     assert rows["fastconv-aten"].status == "ok", "the run went no further"
+
+
+def test_a_rival_that_rounds_worse_is_not_thrown_out_and_we_are():
+    """PyTorch in another layout may: without its row our ratio would stand beside a slower baseline."""
+    rows, _ = run(Case(STEM, "fwd", "float32", "nchw", 2), peers=("tests.bench.peers:rounded_worse",))
+    row = rows["tests.bench.peers:rounded_worse"]
+    assert row.status == "ok"
+    own = Accuracy(row.pytorch_error, row.pytorch_error)
+    assert complaint_about(Accuracy(row.error, 0.0), own, PRECISIONS["float32"], runner.TIMES_PYTORCHS_ERROR["ours"])
 
 
 def test_rows_that_are_done_are_skipped():
