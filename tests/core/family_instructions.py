@@ -1,0 +1,255 @@
+"""What the loops of stems, groups, 1x1, fused pools, large pools and unpooling issue: instructions, by what they are for.
+
+Writes the checked-in table from a module, or from fatbins of these kernels' sources, that nvcc 13.0 compiled:
+python -m tests.core.family_instructions 13.0 fastconv/_cuda.*.so
+
+A row is a part of a kernel: one way round a loop, and what is done on it. Counts are of a warp, and lower bounds
+(tests/core/loop_paths.py): without bias, residual and activation.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import itertools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fastconv import machine_code
+from tests.core.loop_paths import Instructions, Round, rounds
+
+TABLE = Path(__file__).with_name("family_instructions.csv")
+ARCHITECTURES = ("sm_80", "sm_90a")
+
+_PRODUCT = r"\bHMMA\b"
+_READ, _COPY, _ANY_COPY = r"\bLDG\.E\.128", r"\bLDGSTS\S*\.128", r"\bLDGSTS\b"
+_WRITE, _SHARED_WORD, _SHARED_PAIR = r"\bSTG\.E\.128", r"\bSTS\b(?!\.)", r"\bSTS\.64"
+
+_TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
+_TYPE, _PRECISION = r"(NS_4HalfE|NS_8BFloat16E|f)", r"LNS(?:_3mma9|0_9)PrecisionE(\d)E"
+_PRECISIONS = ("native", "tf32", "split_tf32")
+_TILE = rf"INS0_9TileShapeI{_TYPE}{_PRECISION}" + r"Li(\d+)E" * 6 + "EE"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Kernel:
+    name: str
+    variant: str  # what the kernel is compiled for, such as "words 64": see the functions below
+    type: str
+    precision: str
+    architecture: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a way round a loop has to pass, by pattern; of several such loops that in this place is meant."""
+
+    name: str
+    wanted: dict[str, int]
+    operation: str  # "product": of matrices, by one instruction; "chunk": 16 bytes moved; "element"
+    operations: int
+    place: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Of a kernel. whole: how often each part comes in what the loop around them repeats; nothing if it is not counted.
+
+    Not at all where instructions like the part's are elsewhere in that loop, too.
+    """
+
+    parts: tuple[Part, ...]
+    whole: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """Of the checked-in table. The part "rest" is what a staged tile issues beside one way through the others."""
+
+    instructions: int
+    operations: int
+    operation: str
+
+    @property
+    def each(self) -> float:
+        return self.instructions / self.operations
+
+
+def _size(type_: str) -> int:
+    return 4 if type_ == "float32" else 2
+
+
+def _staged_conv(kernel: Kernel, column_tiles: int, units: int, by_words: int) -> tuple[str, Parts]:
+    columns, factor = 8 * column_tiles * units, 3 if kernel.precision == "split_tf32" else 1
+    stores = columns * _size(kernel.type) // 32  # of a lane, for 16 pixels
+    stage = Part("stage", {_READ: 1, _SHARED_WORD: 4} if by_words else {_COPY: 1}, "chunk", 1)
+    multiply = Part("multiply", {_PRODUCT: 2 * column_tiles * factor}, "product", 0)
+    store = Part("store", {_SHARED_PAIR: columns // 4, _WRITE: stores}, "chunk", stores)
+    return f"words {columns}" if by_words else f"chunks {columns // units}", Parts(
+        (stage, multiply, store), (0 if by_words else 1, units, 2)
+    )
+
+
+def _staged_wgrad(kernel: Kernel, row_tiles: int, column_tiles: int, by_words: int, taps: int) -> tuple[str, Parts]:
+    factor = 3 if kernel.precision == "split_tf32" else 1
+    image = Part("stage", {_READ: 1, _SHARED_WORD: 4} if by_words else {_COPY: 1}, "chunk", 1)
+    gradient = Part("stage gradient", {_COPY: 1}, "chunk", 1, place=-1)
+    multiply = Part("multiply", {_PRODUCT: row_tiles * column_tiles * taps * factor}, "product", 0)
+    shape = f"words {16 * row_tiles}x{32 * column_tiles}" if by_words else f"{taps} taps, {8 * column_tiles} channels"
+    return shape, Parts((image, gradient, multiply), (0, 1, 1) if by_words else (1, 1, 1))
+
+
+def _tile(kernel: Kernel, sizes: tuple[int, ...]) -> tuple[str, Part, int]:
+    """Its name, the main loop, columns of a warp."""
+    rows, columns, depth, stages, warp_rows, warp_columns = sizes
+    warps, size = rows // warp_rows * (columns // warp_columns), _size(kernel.type)
+    products = warp_rows // 16 * (warp_columns // 8) * (depth * size // 32)
+    if kernel.precision == "split_tf32":
+        products *= 3
+    copies = (rows + columns) * depth * size // 16 // (32 * warps)
+    main = Part("multiply", {_PRODUCT: products, _ANY_COPY: copies}, "product", products)
+    return f"{rows}x{columns}x{depth}_s{stages}_w{warps}", main, warp_columns
+
+
+def _pointwise(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
+    *sizes, pass_, narrow = numbers
+    name, main, columns = _tile(kernel, tuple(sizes))
+    stores = columns // 16
+    # Four conversions of two numbers each tell a chunk of the output from partial sums, which are float32.
+    wanted = {_SHARED_PAIR: columns // 4, _WRITE: stores, r"\bF2FP\b": 4 * stores}
+    store = Part("store", wanted, "chunk", stores)
+    passes = ("fprop", "dgrad", "wgrad")
+    return f"{passes[pass_]} {name}{', narrow' if narrow else ''}", Parts((main, store))
+
+
+def _fused(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
+    *sizes, narrow = numbers
+    name, main, _ = _tile(kernel, tuple(sizes))
+    return f"{name}{', narrow' if narrow else ''}", Parts((main,))
+
+
+def _unpool(kernel: Kernel) -> tuple[str, Parts]:
+    # A lane reads four indices by two vectors, values by one, and writes four elements.
+    put = Part("put", {_READ: 3, r"\bSTG\b": 4}, "element", 4)
+    return "", Parts((Part("clear", {_WRITE: 1}, "chunk", 1), put))
+
+
+def _large_forward(kernel: Kernel, *_: int) -> tuple[str, Parts]:
+    elements = 4 * 16 // _size(kernel.type)
+    wanted = {_READ: 4, r"\bFSETP\.(LT|GEU)": elements}
+    return "", Parts((Part("take", wanted, "element", elements, place=-1),))
+
+
+def _large_backward(kernel: Kernel, *_: int) -> tuple[str, Parts]:
+    return "", Parts((Part("write", {_WRITE: 1}, "element", 16 // _size(kernel.type)),))
+
+
+#: By the kernel's name: the pattern of its symbol with the type, the precision if it has one and its numbers, and what
+#: tells variant and parts.
+_KERNELS: dict[str, tuple[str, Callable[..., tuple[str, Parts]]]] = {
+    "staged_conv": (rf"11staged_convINS0_4UnitI{_TYPE}{_PRECISION}Li(\d+)EEELi(\d+)ELb([01])E", _staged_conv),
+    "staged_wgrad": (
+        rf"12staged_wgradINS0_9WgradUnitI{_TYPE}{_PRECISION}Li(\d+)ELi(\d+)ELb([01])EEELi(\d+)E",
+        _staged_wgrad,
+    ),
+    "pointwise_gemm": (rf"14pointwise_gemm{_TILE}LNS0_13PointwisePassE(\d)ELb([01])E", _pointwise),
+    "pool_gemm": (rf"9pool_gemm{_TILE}Lb([01])E", _fused),
+    "best_gemm": (rf"9best_gemm{_TILE}Lb([01])E", _fused),
+    "max_unpool": (rf"max_unpool_kernelI{_TYPE}E", _unpool),
+    "max_unpool_channels": (rf"max_unpool_channels_kernelI{_TYPE}E", _unpool),
+    "max_pool_large_forward": (rf"max_pool_large_forward_kernelI{_TYPE}Li32E", _large_forward),
+    "max_pool_large_channels_forward": (rf"max_pool_large_channels_forward_kernelI{_TYPE}E", _large_forward),
+    "max_pool_large_backward": (rf"max_pool_large_backward_kernelI{_TYPE}Li32E", _large_backward),
+    "max_pool_large_channels_backward": (rf"max_pool_large_channels_backward_kernelI{_TYPE}E", _large_backward),
+}
+
+
+def kernel_of(symbol: str, architecture: str) -> tuple[Kernel, Parts] | None:
+    for name, (pattern, describe) in _KERNELS.items():
+        match = re.search(pattern, symbol)
+        if match is None:
+            continue
+        element, *numbers = match.groups()
+        precision = _PRECISIONS[int(numbers.pop(0))] if "Precision" in pattern else ""
+        kernel = Kernel(name, "", _TYPES[element], precision, architecture)
+        variant, parts = describe(kernel, *map(int, numbers))
+        return dataclasses.replace(kernel, variant=variant), parts
+    return None
+
+
+def _count(code: Instructions, part: Part) -> Count:
+    if part.operations == 0:  # products of a loop that the compiler may have unrolled
+        [products] = part.wanted.values()
+        loop = rounds(code, part.wanted)[0]
+        unrolled = sum(bool(re.search(_PRODUCT, text)) for text in loop.loop) // products
+        part = dataclasses.replace(part, wanted={_PRODUCT: unrolled * products}, operations=unrolled * products)
+    found = rounds(code, part.wanted)
+    return Count(found[part.place].instructions, part.operations, part.operation)
+
+
+def _rest(code: Instructions, parts: Parts, counts: list[Count]) -> Count:
+    """What the loop around the parts has beside them."""
+    wanted: dict[str, int] = {}
+    beside = 0
+    for part, count, times in zip(parts.parts, counts, parts.whole, strict=True):
+        for pattern, number in part.wanted.items():
+            each = count.operations if pattern == _PRODUCT else number
+            wanted[pattern] = wanted.get(pattern, 0) + times * each
+        beside += times * count.instructions
+    around: Round = rounds(code, wanted)[0]
+    return Count(around.instructions - beside, 1, "tile")
+
+
+def measure(cuobjdump: str, file: Path) -> dict[tuple[Kernel, str], Count]:
+    """Of each part of each of these kernels in a module or fatbin."""
+    found: dict[tuple[Kernel, str], Count] = {}
+    words = "staged", "pointwise", "pool_gemm", "best_gemm", "unpool", "pool_large"
+    for architecture, symbol, code in machine_code.functions(machine_code.disassemble(cuobjdump, file, *words)):
+        described = kernel_of(symbol, architecture) if architecture in ARCHITECTURES else None
+        if described is None:
+            continue
+        kernel, parts = described
+        counts = [_count(code, part) for part in parts.parts]
+        found |= {(kernel, part.name): count for part, count in zip(parts.parts, counts, strict=True)}
+        if parts.whole:
+            found[kernel, "rest"] = _rest(code, parts, counts)
+    return found
+
+
+@functools.cache
+def read_table() -> dict[tuple[Kernel, str], Count]:
+    with TABLE.open(newline="") as file:
+        rows = csv.DictReader(itertools.islice(file, 1, None))
+        return {
+            (
+                Kernel(
+                    *(row[field.name if field.name != "name" else "kernel"] for field in dataclasses.fields(Kernel))
+                ),
+                row["part"],
+            ): Count(int(row["instructions"]), int(row["operations"]), row["operation"])
+            for row in rows
+        }
+
+
+def table_compiler() -> str:
+    return TABLE.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
+
+
+def write_table(nvcc: str, files: list[Path]) -> None:
+    cuobjdump = machine_code.find_disassembler()
+    assert cuobjdump is not None, "cuobjdump is missing"
+    found = {place: count for file in files for place, count in measure(cuobjdump, file).items()}
+    with TABLE.open("w", newline="") as file:
+        file.write(f"# nvcc {nvcc}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        names = ["kernel", "variant", "type", "precision", "architecture", "part"]
+        writer.writerow([*names, "instructions", "operations", "operation", "each"])
+        for (kernel, part), count in sorted(found.items(), key=lambda item: item[0]):
+            writer.writerow([*dataclasses.astuple(kernel), part, *dataclasses.astuple(count), f"{count.each:.2f}"])
+
+
+if __name__ == "__main__":
+    write_table(sys.argv[1], [Path(name) for name in sys.argv[2:]])
