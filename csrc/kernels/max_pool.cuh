@@ -6,18 +6,23 @@
 // recomputed.
 //
 // One thread has kPoolItems outputs, a block's width apart, so neighbouring threads read and write neighbouring
-// addresses: columns in NCHW, channels in channels_last.
+// addresses: columns in NCHW, channels in channels_last. There forward and backward take 16 bytes of channels of one
+// pixel at once (kElements of them) where all operands have them so.
 #pragma once
 
 #include "common/fast_division.h"
 #include "common/numeric.h"
 #include "kernels/index.cuh"
 #include "ptx/device.h"
+#include "ptx/vector.h"
 
 namespace fastconv {
 
 constexpr int kPoolThreads = 128;
-constexpr int kPoolItems = 4;
+
+// Outputs of a thread, or with more than one element vectors of them.
+template <int kElements>
+constexpr int kPoolItems = kElements == 1 ? 4 : 1;
 
 // Blocks that share a multiprocessor: leaves 64 registers a thread, 128 with offsets of 64 bits.
 template <typename Index>
@@ -39,9 +44,9 @@ struct PoolParameters {
   bool offsets_are_bytes;
   PoolAxis<Index> rows, columns;
   FastDivider<uint32_t> window_columns;  // S
-  Index count;                           // of outputs
+  Index count;                           // of outputs, or of vectors of them
   bool channels_are_fastest;  // the order in which outputs are counted: n, row, column, c; else n, c, row, column
-  DividerOf<Index> output_channels, output_rows, output_columns;
+  DividerOf<Index> output_channels, output_rows, output_columns;  // channels: or their vectors
 };
 
 template <typename Index>
@@ -66,29 +71,61 @@ __device__ inline PoolPlace<Index> pool_place(const PoolParameters<Index>& p, Un
   return {n, channel, row, column};
 }
 
-// Calls body(place) for each of the thread's outputs.
-template <typename Index, typename Body>
+// Calls body(place) for each of the thread's outputs, or for the first channel of each of its vectors.
+template <int kElements = 1, typename Index, typename Body>
 __device__ __forceinline__ void for_each_pool_output(const PoolParameters<Index>& p, const Body& body) {
-  Unsigned<Index> position = static_cast<Unsigned<Index>>(blockIdx.x) * (kPoolThreads * kPoolItems) + threadIdx.x;
+  constexpr int kItems = kPoolItems<kElements>;
+  Unsigned<Index> position = static_cast<Unsigned<Index>>(blockIdx.x) * (kPoolThreads * kItems) + threadIdx.x;
 #pragma unroll 1
-  for (int i = 0; i < kPoolItems; ++i, position += kPoolThreads) {
+  for (int i = 0; i < kItems; ++i, position += kPoolThreads) {
     if (position >= static_cast<Unsigned<Index>>(p.count)) return;
-    body(pool_place(p, position));
+    PoolPlace<Index> place = pool_place(p, position);
+    place.channel *= kElements;
+    body(place);
   }
 }
 
-template <typename Index>
-__device__ __forceinline__ int load_offset(const PoolParameters<Index>& p, Unsigned<Index> place) {
-  if (p.offsets_are_bytes) return static_cast<const uint8_t*>(p.offsets)[place];
-  return static_cast<const int32_t*>(p.offsets)[place];
+// Of a thread's channels, int32_t has 16 bytes at a time.
+template <int kElements>
+constexpr int kOffsetsAtOnce = kElements < 4 ? kElements : 4;
+
+template <int kElements = 1, typename Index>
+__device__ __forceinline__ ptx::Vector<int, kElements> load_offsets(const PoolParameters<Index>& p,
+                                                                    Unsigned<Index> place) {
+  constexpr int kAtOnce = kOffsetsAtOnce<kElements>;
+  ptx::Vector<int, kElements> result;
+  if (p.offsets_are_bytes) {
+    const auto bytes = ptx::load_vector<kElements>(static_cast<const uint8_t*>(p.offsets) + place);
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) result[e] = bytes[e];
+  } else {
+#pragma unroll
+    for (int first = 0; first < kElements; first += kAtOnce) {
+      const auto some = ptx::load_vector<kAtOnce>(static_cast<const int32_t*>(p.offsets) + place + first);
+#pragma unroll
+      for (int e = 0; e < kAtOnce; ++e) result[first + e] = some[e];
+    }
+  }
+  return result;
 }
 
-template <typename Index>
-__device__ __forceinline__ void store_offset(const PoolParameters<Index>& p, Unsigned<Index> place, int offset) {
+template <int kElements, typename Index>
+__device__ __forceinline__ void store_offsets(const PoolParameters<Index>& p, Unsigned<Index> place,
+                                              const ptx::Vector<int, kElements>& offsets) {
+  constexpr int kAtOnce = kOffsetsAtOnce<kElements>;
   if (p.offsets_are_bytes) {
-    static_cast<uint8_t*>(p.offsets)[place] = static_cast<uint8_t>(offset);
+    ptx::Vector<uint8_t, kElements> bytes;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) bytes[e] = static_cast<uint8_t>(offsets[e]);
+    ptx::store_vector(static_cast<uint8_t*>(p.offsets) + place, bytes);
   } else {
-    static_cast<int32_t*>(p.offsets)[place] = offset;
+#pragma unroll
+    for (int first = 0; first < kElements; first += kAtOnce) {
+      ptx::Vector<int32_t, kAtOnce> some;
+#pragma unroll
+      for (int e = 0; e < kAtOnce; ++e) some[e] = offsets[first + e];
+      ptx::store_vector(static_cast<int32_t*>(p.offsets) + place + first, some);
+    }
   }
 }
 
@@ -100,18 +137,24 @@ __device__ inline int first_tap(const PoolAxis<Index>& axis, Index start) {
                                                                     static_cast<Unsigned<Index>>(axis.dilation - 1)));
 }
 
-template <typename T, typename Index>
+template <typename T, typename Index, int kElements>
 __global__ void __launch_bounds__(kPoolThreads, kPoolResidentBlocks<Index>)
     max_pool_forward_kernel(const __grid_constant__ PoolParameters<Index> p) {
-  for_each_pool_output(p, [&](const PoolPlace<Index>& place) {
+  for_each_pool_output<kElements>(p, [&](const PoolPlace<Index>& place) {
     const Index first_row = static_cast<Index>(place.row) * p.rows.stride - p.rows.padding;
     const Index first_column = static_cast<Index>(place.column) * p.columns.stride - p.columns.padding;
     const int first_r = first_tap(p.rows, first_row), first_s = first_tap(p.columns, first_column);
     const T* plane = static_cast<const T*>(p.input) +
                      static_cast<Index>(offset_of<Index>(p.input_strides, place.n, place.channel, 0, 0));
-    AccumulatorOf<T> best = -INFINITY;
-    T winner = Numeric<T>::store(best);
-    int offset = first_r * p.columns.window + first_s;
+    AccumulatorOf<T> best[kElements];
+    ptx::Vector<T, kElements> winners;
+    ptx::Vector<int, kElements> offsets;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      best[e] = -INFINITY;
+      winners[e] = Numeric<T>::store(best[e]);
+      offsets[e] = first_r * p.columns.window + first_s;
+    }
     for (int r = first_r; r < p.rows.window; ++r) {
       const Index row = first_row + static_cast<Index>(r) * p.rows.dilation;
       if (row >= p.rows.inputs) break;
@@ -119,17 +162,22 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolResidentBlocks<Index>)
       for (int s = first_s; s < p.columns.window; ++s) {
         const Index column = first_column + static_cast<Index>(s) * p.columns.dilation;
         if (column >= p.columns.inputs) break;
-        const T candidate = line[column * p.input_strides.column];
-        const AccumulatorOf<T> value = Numeric<T>::load(candidate);
-        if (value > best || value != value) {
-          best = value;
-          winner = candidate;
-          offset = r * p.columns.window + s;
+        const auto candidates = ptx::load_vector<kElements>(line + column * p.input_strides.column);
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) {
+          const AccumulatorOf<T> value = Numeric<T>::load(candidates[e]);
+          if (value > best[e] || value != value) {
+            best[e] = value;
+            winners[e] = candidates[e];
+            offsets[e] = r * p.columns.window + s;
+          }
         }
       }
     }
-    static_cast<T*>(p.output)[offset_of(p.output_strides, place.n, place.channel, place.row, place.column)] = winner;
-    store_offset(p, offset_of(p.offset_strides, place.n, place.channel, place.row, place.column), offset);
+    ptx::store_vector(
+        static_cast<T*>(p.output) + offset_of(p.output_strides, place.n, place.channel, place.row, place.column),
+        winners);
+    store_offsets(p, offset_of(p.offset_strides, place.n, place.channel, place.row, place.column), offsets);
   });
 }
 
@@ -149,15 +197,15 @@ __device__ inline Windows<Index> windows_over(const PoolAxis<Index>& axis, Unsig
 }
 
 // dx[position] = sum of dy over the windows that position has won, in the order of the windows.
-template <typename T, typename Index>
+template <typename T, typename Index, int kElements>
 __global__ void __launch_bounds__(kPoolThreads, kPoolResidentBlocks<Index>)
     max_pool_backward_kernel(const __grid_constant__ PoolParameters<Index> p) {
-  for_each_pool_output(p, [&](const PoolPlace<Index>& place) {
+  for_each_pool_output<kElements>(p, [&](const PoolPlace<Index>& place) {
     const Windows<Index> rows = windows_over(p.rows, place.row), columns = windows_over(p.columns, place.column);
     const T* gradients = static_cast<const T*>(p.input) +
                          static_cast<Index>(offset_of<Index>(p.input_strides, place.n, place.channel, 0, 0));
     const Unsigned<Index> offsets = offset_of<Index>(p.offset_strides, place.n, place.channel, 0, 0);
-    AccumulatorOf<T> sum = 0;
+    AccumulatorOf<T> sums[kElements] = {};
     for (Index row = rows.first; row <= rows.last; ++row) {
       Unsigned<Index> gap = rows.reach - row * p.rows.stride;
       const int r = static_cast<int>(p.rows.dilation_divider.split(gap));
@@ -166,14 +214,27 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolResidentBlocks<Index>)
         gap = columns.reach - column * p.columns.stride;
         const int s = static_cast<int>(p.columns.dilation_divider.split(gap));
         if (gap != 0) continue;
-        const int winner = load_offset(p, offsets + row * p.offset_strides.row + column * p.offset_strides.column);
-        if (winner == r * p.columns.window + s) {
-          sum += Numeric<T>::load(gradients[row * p.input_strides.row + column * p.input_strides.column]);
+        const auto winners =
+            load_offsets<kElements>(p, offsets + row * p.offset_strides.row + column * p.offset_strides.column);
+        const int own = r * p.columns.window + s;
+        bool has_won = false;
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) has_won |= winners[e] == own;
+        if (!has_won) continue;
+        const auto given =
+            ptx::load_vector<kElements>(gradients + row * p.input_strides.row + column * p.input_strides.column);
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) {
+          if (winners[e] == own) sums[e] += Numeric<T>::load(given[e]);
         }
       }
     }
-    static_cast<T*>(p.output)[offset_of(p.output_strides, place.n, place.channel, place.row, place.column)] =
-        Numeric<T>::store(sum);
+    ptx::Vector<T, kElements> result;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) result[e] = Numeric<T>::store(sums[e]);
+    ptx::store_vector(
+        static_cast<T*>(p.output) + offset_of(p.output_strides, place.n, place.channel, place.row, place.column),
+        result);
   });
 }
 
@@ -185,7 +246,7 @@ struct Winner {
 
 template <typename Index>
 __device__ inline Winner<Index> winner_of(const PoolParameters<Index>& p, const PoolPlace<Index>& place) {
-  uint32_t s = load_offset(p, offset_of(p.offset_strides, place.n, place.channel, place.row, place.column));
+  uint32_t s = load_offsets(p, offset_of(p.offset_strides, place.n, place.channel, place.row, place.column))[0];
   const uint32_t r = p.window_columns.split(s);
   return {static_cast<Index>(place.row) * p.rows.stride - p.rows.padding + static_cast<Index>(r) * p.rows.dilation,
           static_cast<Index>(place.column) * p.columns.stride - p.columns.padding +

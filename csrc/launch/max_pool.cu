@@ -1,4 +1,6 @@
-#include "launch/max_pool.h"
+#include "launch/max_pool_moving.h"
+
+#include <algorithm>
 
 #include "common/cost.h"
 #include "launch/tiling.h"
@@ -11,8 +13,17 @@ const Operand& output_of(const PoolProblem& problem) {
   return problem.pass == PoolPass::backward ? problem.x : problem.y;
 }
 
-int64_t blocks_of(const PoolProblem& problem) {
-  return ceil_div(output_of(problem).count(), int64_t{kPoolThreads} * kPoolItems);
+// Channels of a thread: 16 bytes of them, or one.
+int64_t elements_of(const PoolProblem& problem) {
+  const bool has_such = problem.pass == PoolPass::forward || problem.pass == PoolPass::backward;
+  const bool has_vectors =
+      has_such && channels_are_innermost(output_of(problem)) && reason_against_vectors(problem).empty();
+  return has_vectors ? vector_of(problem) : 1;
+}
+
+int64_t blocks_of(const PoolProblem& problem, int64_t elements) {
+  const int items = elements == 1 ? kPoolItems<1> : kPoolItems<2>;
+  return ceil_div(output_of(problem).count() / elements, int64_t{kPoolThreads} * items);
 }
 
 template <typename Index>
@@ -30,7 +41,7 @@ PoolAxis<Index> axis_of(const PoolProblem& problem, int axis) {
 }
 
 template <typename Index>
-PoolParameters<Index> parameters_of(const PoolProblem& problem) {
+PoolParameters<Index> parameters_of(const PoolProblem& problem, int64_t elements) {
   PoolParameters<Index> p{};
   const Operand& output = output_of(problem);
   p.input_strides = Strides<Index>::of(problem.pass == PoolPass::backward ? problem.y : problem.x);
@@ -40,21 +51,21 @@ PoolParameters<Index> parameters_of(const PoolProblem& problem) {
   p.rows = axis_of<Index>(problem, 0);
   p.columns = axis_of<Index>(problem, 1);
   p.window_columns = FastDivider<uint32_t>(problem.kernel[1]);
-  p.count = static_cast<Index>(output.count());
+  p.count = static_cast<Index>(output.count() / elements);
   p.channels_are_fastest = channels_are_innermost(output);
-  p.output_channels = DividerOf<Index>(output.sizes[1]);
+  p.output_channels = DividerOf<Index>(output.sizes[1] / elements);
   p.output_rows = DividerOf<Index>(output.sizes[2]);
   p.output_columns = DividerOf<Index>(output.sizes[3]);
   return p;
 }
 
 template <typename Index>
-PoolKernel<Index> kernel_of(const PoolProblem& problem) {
+PoolKernel<Index> kernel_of(const PoolProblem& problem, bool has_vectors) {
   switch (problem.pass) {
     case PoolPass::forward:
-      return max_pool_forward_kernel_of<Index>(problem.dtype);
+      return max_pool_forward_kernel_of<Index>(problem.dtype, has_vectors);
     case PoolPass::backward:
-      return max_pool_backward_kernel_of<Index>(problem.dtype);
+      return max_pool_backward_kernel_of<Index>(problem.dtype, has_vectors);
     case PoolPass::gather:
       return max_pool_gather_kernel_of<Index>(problem.dtype);
     default:
@@ -62,27 +73,30 @@ PoolKernel<Index> kernel_of(const PoolProblem& problem) {
   }
 }
 
-// Instructions that a thread executes for an output, as the machine code has them, roughly: what binds these kernels.
-double instructions_of(const PoolProblem& problem) {
-  const double outputs = static_cast<double>(output_of(problem).count());
-  if (problem.pass == PoolPass::forward) return outputs * (40 + 12.0 * problem.kernel[0] * problem.kernel[1]);
-  if (problem.pass != PoolPass::backward) return outputs * 40;
+// Instructions that the threads execute, as the machine code has them, roughly: what binds these kernels.
+double instructions_of(const PoolProblem& problem, int64_t elements) {
+  const double items = static_cast<double>(output_of(problem).count() / elements);
+  const double each = static_cast<double>(elements);
+  if (problem.pass == PoolPass::forward) {
+    return items * (36 + 4 * each + (5 + 7 * each) * problem.kernel[0] * problem.kernel[1]);
+  }
+  if (problem.pass != PoolPass::backward) return items * 40;
   const auto windows = [&](int axis) {
     return static_cast<double>(ceil_div(problem.kernel[axis], problem.stride[axis]));
   };
-  return outputs * (40 + 25 * windows(0) * windows(1));
+  return items * (36 + 4 * each + (17 + 8 * each) * windows(0) * windows(1));
 }
 
-Description describe(const PoolProblem& problem) {
+Description describe(const PoolProblem& problem, int64_t elements) {
   Description description;
-  description.blocks = static_cast<unsigned>(blocks_of(problem));
+  description.blocks = static_cast<unsigned>(blocks_of(problem, elements));
   description.threads = kPoolThreads;
   description.flops = problem.flops();
   description.compulsory_bytes = problem.compulsory_bytes();
   Work work;
   work.bytes = static_cast<double>(description.compulsory_bytes);
   work.blocks = description.blocks;
-  work.multiply_adds = instructions_of(problem);
+  work.multiply_adds = instructions_of(problem, elements);
   // Whatever the type of the elements, comparing and addressing run at the rate of float32.
   description.predicted_seconds = predict_seconds(work, DataType::float32, problem.target);
   return description;
@@ -90,23 +104,28 @@ Description describe(const PoolProblem& problem) {
 
 template <typename Index>
 Prepared prepare_as(const PoolProblem& problem) {
-  Description description = describe(problem);
-  PoolParameters<Index> prototype = parameters_of<Index>(problem);
-  PoolKernel<Index> kernel = kernel_of<Index>(problem);
+  const int64_t most_elements = elements_of(problem);
+  Description description = describe(problem, most_elements);
   if (description.blocks == 0) return {description, [](const LaunchArguments&) {}};
   auto launch = [=](const LaunchArguments& arguments) {
     static const char* const names[] = {"max_pool_forward", "max_pool_backward", "max_pool_gather", "max_pool_indices"};
     auto [x, y, offsets, indices, unused] = arguments.pointers;
-    PoolParameters<Index> p = prototype;
-    bool is_backward = problem.pass == PoolPass::backward, is_indices = problem.pass == PoolPass::indices;
-    p.input = is_backward ? y : x;
-    p.output = is_backward ? x : is_indices ? indices : y;
+    int64_t elements = most_elements;
+    for (const void* pointer : {x, y, offsets}) {
+      if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) elements = 1;
+    }
+    PoolParameters<Index> p = parameters_of<Index>(problem, elements);
+    PoolKernel<Index> kernel = kernel_of<Index>(problem, elements > 1);
+    const bool backward = is_backward(problem), is_indices = problem.pass == PoolPass::indices;
+    p.input = backward ? y : x;
+    p.output = backward ? x : is_indices ? indices : y;
     p.offsets = offsets;
     int64_t size = size_of(problem.dtype);
-    LaunchShape shape{names[static_cast<int>(problem.pass)], description.blocks, description.threads, 0, kPoolThreads};
+    const unsigned blocks = static_cast<unsigned>(blocks_of(problem, elements));
+    LaunchShape shape{names[static_cast<int>(problem.pass)], blocks, description.threads, 0, kPoolThreads};
     launch_kernel(shape, kernel, p,
-                  {{"x", is_indices ? nullptr : x, bytes_of(problem.x, size), is_backward},
-                   {"y", is_indices ? nullptr : y, bytes_of(problem.y, size), !is_backward},
+                  {{"x", is_indices ? nullptr : x, bytes_of(problem.x, size), backward},
+                   {"y", is_indices ? nullptr : y, bytes_of(problem.y, size), !backward},
                    {"offsets", offsets, bytes_of(problem.offsets, p.offsets_are_bytes ? 1 : 4),
                     problem.pass == PoolPass::forward},
                    {"indices", is_indices ? indices : nullptr, bytes_of(problem.y, 8), true}},
@@ -120,7 +139,7 @@ std::vector<std::string> configs(const PoolProblem&) {
 }
 
 std::string can_implement(const PoolProblem& problem, const std::string&) {
-  return reason_for_blocks(blocks_of(problem));
+  return reason_for_blocks(std::max(blocks_of(problem, 1), blocks_of(problem, elements_of(problem))));
 }
 
 Prepared prepare(const PoolProblem& problem, const std::string&) {

@@ -4,13 +4,15 @@
 namespace fastconv {
 
 template <typename Index>
-PoolKernel<Index> max_pool_backward_kernel_of(DataType dtype) {
-  return with_type(dtype, [](auto type) -> PoolKernel<Index> {
-    return max_pool_backward_kernel<typename decltype(type)::type, Index>;
+PoolKernel<Index> max_pool_backward_kernel_of(DataType dtype, bool has_vectors) {
+  return with_type(dtype, [&](auto type) -> PoolKernel<Index> {
+    using T = typename decltype(type)::type;
+    constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+    return has_vectors ? max_pool_backward_kernel<T, Index, kElements> : max_pool_backward_kernel<T, Index, 1>;
   });
 }
 
-template PoolKernel<int32_t> max_pool_backward_kernel_of(DataType);
-template PoolKernel<int64_t> max_pool_backward_kernel_of(DataType);
+template PoolKernel<int32_t> max_pool_backward_kernel_of(DataType, bool);
+template PoolKernel<int64_t> max_pool_backward_kernel_of(DataType, bool);
 
 }  // namespace fastconv

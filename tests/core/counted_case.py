@@ -4,8 +4,8 @@ Counted is what threads ask of global memory, by the bytes of their accesses: a 
 counts once a block, and what several threads read again through L1 counts as often as it is read. Bytes of the workspace count,
 those of the weights too. Four things a case may declare, and its row says so:
 
-- `in_cache`: operands that many blocks read and that a second-level cache holds meanwhile, so that memory gives each byte once
-  a launch. What is asked for in all stands beside it and has no gate.
+- `in_cache`: operands that many blocks, or the threads of overlapping windows, read and that a cache holds meanwhile, so that
+  memory gives each byte once a launch. What is asked for in all stands beside it and has no gate.
 - `kept`: operands that a block moves once, before it begins or when it ends (weights that it packs, sums that it has kept):
   they count as bytes, but not among the accesses of its steady state.
 - `told`: where conflicts in the banks are known, and why; they are counted apart and have no gate. Nowhere else is any.

@@ -350,6 +350,31 @@ def adaptive_cases() -> list[CountedCase]:
     return [adaptive("warp", F32), *(adaptive("channels", dtype) for dtype in (F32, F16, BF16))]
 
 
+#: Of the general kernel: pass, windows, type.
+ANY_POOL = [
+    (pool_pass, name, dtype)
+    for pool_pass in ("forward", "backward")
+    for name, dtype in (("3x3 stride 1 of 32", F16), ("2x2 of 28", torch.float64))
+]
+
+
+def any_pool(pool_pass: str, name: str, dtype: torch.dtype, layout: str) -> CountedCase:
+    """Windows that overlap are read again while a cache has them, and so are those that several elements of dx lie in."""
+    three, two = Window((1, 32, 32, 32), (3, 3), (1, 1), (1, 1)), Window((1, 32, 28, 28), (2, 2), (2, 2))
+    again = ("x",) if pool_pass == "forward" else ("y", "offsets")
+    window = three if name.startswith("3x3") else two
+    return pooling("max_pool", "", name, pool_pass, window, layout, dtype, in_cache=again)
+
+
+@family
+def any_pool_cases() -> list[CountedCase]:
+    """NCHW, and offsets of windows that overlap: memory_bound_shortfalls.py."""
+    return [
+        *(any_pool(*case, "channels_last") for case in ANY_POOL if case[:2] != ("backward", "3x3 stride 1 of 32")),
+        *(any_pool("forward", "3x3 stride 1 of 32", dtype, "channels_last") for dtype in (BF16, F32)),
+    ]
+
+
 #: What an index names, a vector cannot have.
 NAMED = {
     "forward": ByElement("indices say where", "y", "max_unpool.cuh", "store"),

@@ -9,12 +9,20 @@ import functools
 import sys
 from pathlib import Path
 
-import torch
-
 from tests.core.counted_case import CountedCase, rewrite
 from tests.core.family_support import FamilyCase
-from tests.core.memory_bound_counters import BF16, F16, F32, NCHW, SUMS, adaptive, convolution, fused, pooling
-from tests.core.pool_support import Window
+from tests.core.memory_bound_counters import (
+    ANY_POOL,
+    BF16,
+    F16,
+    F32,
+    NCHW,
+    SUMS,
+    adaptive,
+    any_pool,
+    convolution,
+    fused,
+)
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
 AGAIN = ("x", "w", "dy", "workspace")
@@ -90,13 +98,11 @@ def planes_fused() -> list[CountedCase]:
 
 
 def any_window() -> list[CountedCase]:
-    """The general kernel: neighbouring outputs read their windows element by element, from the cache beside them."""
-    three, two = Window((1, 32, 32, 32), (3, 3), (1, 1), (1, 1)), Window((1, 32, 28, 28), (2, 2), (2, 2))
+    """In NCHW the general kernel goes element by element: neighbouring lanes have neighbouring columns, whatever the stride.
+    Where windows overlap, backward in channels_last reads the offsets again for each, in 16 bits 8 bytes a thread."""
     return [
-        pooling("max_pool", "", name, pool_pass, window, layout, dtype)
-        for name, window, dtype in (("3x3 stride 1 of 32", three, F16), ("2x2 of 28", two, torch.float64))
-        for pool_pass in ("forward", "backward")
-        for layout in ("contiguous", "channels_last")
+        *(any_pool(*case, "contiguous") for case in ANY_POOL),
+        any_pool("backward", "3x3 stride 1 of 32", F16, "channels_last"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import ModuleType
 
 import pytest
@@ -39,6 +40,52 @@ def test_every_type_and_index_width(
     all_passes(core, WINDOWS["overlapping"], dtype, index_bits=index_bits, offsets_dtype=offsets_dtype)
 
 
+def of_channels(window: Window, channels: int) -> Window:
+    return dataclasses.replace(window, shape=(window.shape[0], channels, *window.shape[2:]))
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("dtype", raw.DTYPES, ids=str)
+def test_vectors_of_channels_have_pytorchs_winners(core: ModuleType, name: str, dtype: torch.dtype) -> None:
+    all_passes(core, of_channels(WINDOWS[name], 16), dtype, "channels_last")
+
+
+@pytest.mark.parametrize("dtype", raw.DTYPES, ids=str)
+@pytest.mark.parametrize("index_bits", [32, 64])
+@pytest.mark.parametrize("offsets_dtype", [torch.uint8, torch.int32], ids=str)
+def test_vectors_of_every_type_and_index_width(
+    core: ModuleType, dtype: torch.dtype, index_bits: int, offsets_dtype: torch.dtype
+) -> None:
+    """24 channels: three vectors of 16 bits; more of them than a block has threads."""
+    window = Window((2, 24, 7, 8), (3, 2), (1, 1), (1, 1))
+    all_passes(core, window, dtype, "channels_last", index_bits=index_bits, offsets_dtype=offsets_dtype)
+
+
+@pytest.mark.parametrize("dtype", raw.DTYPES, ids=str)
+@pytest.mark.parametrize("moved", ["x", "y", "offsets"])
+def test_what_lies_between_boundaries_of_vectors_is_moved_by_elements(
+    core: ModuleType, moved: str, dtype: torch.dtype
+) -> None:
+    window = of_channels(WINDOWS["overlapping"], 16)
+    x = raw.laid_out(raw.integers(window.shape, 3, dtype), "channels_last")
+    expected, _ = window.reference(x)
+    operands = {
+        "x": x,
+        "y": raw.unwritten(tuple(expected.shape), dtype, "channels_last"),
+        "offsets": raw.unwritten(tuple(expected.shape), torch.uint8, "channels_last"),
+    }
+    operands[moved] = raw.shifted(operands[moved], 1)
+    raw.pool(core, "forward", dtype, *operands.values(), **window.keywords)
+    assert torch.equal(operands["y"], expected)
+
+    x.requires_grad_()
+    window.reference(x)[0].backward(expected)
+    operands["x"] = raw.unwritten(window.shape, dtype, "channels_last")
+    operands["x"] = raw.shifted(operands["x"], int(moved == "x"))
+    raw.pool(core, "backward", dtype, *operands.values(), **window.keywords)
+    assert torch.equal(operands["x"], x.grad)
+
+
 @pytest.mark.parametrize("layout", raw.LAYOUTS)
 def test_operands_are_read_and_written_where_they_lie(core: ModuleType, layout: str) -> None:
     all_passes(core, WINDOWS["ceil"], torch.float32, layout)
@@ -53,17 +100,20 @@ def test_a_window_of_more_than_256_elements_is_not_cut_to_a_byte(core: ModuleTyp
     assert indices.item() == 17 * 16 - 1
 
 
+@pytest.mark.parametrize("channels", [3, 16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", raw.DTYPES, ids=str)
-def test_ties_nan_and_infinities_are_won_as_in_pytorch(core: ModuleType, dtype: torch.dtype, layout: str) -> None:
+def test_ties_nan_and_infinities_are_won_as_in_pytorch(
+    core: ModuleType, dtype: torch.dtype, layout: str, channels: int
+) -> None:
     values = torch.tensor([0.0, -0.0, 1.0, 1.0, INF, -INF, -INF, float("nan")])
-    window = Window((2, 3, 12, 13), (3, 3), (2, 1), (1, 1))
+    window = Window((2, channels, 12, 13), (3, 3), (2, 1), (1, 1))
     for probabilities in (
         torch.ones(8),
         torch.tensor([0, 0, 0, 0, 0, 1.0, 1, 0]),
         torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 1]),
     ):
-        picks = torch.multinomial(probabilities, 2 * 3 * 12 * 13, replacement=True)
+        picks = torch.multinomial(probabilities, 2 * channels * 12 * 13, replacement=True)
         x = raw.laid_out(values[picks].reshape(window.shape).to(dtype), layout)
         expected, expected_indices = window.reference(x)
         y, indices, _ = forward(core, x, window, layout)

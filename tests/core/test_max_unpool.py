@@ -18,12 +18,6 @@ def repeated_indices(shape: tuple[int, ...], positions: int, layout: str) -> tor
     return raw.laid_out(torch.randint(0, positions, shape).square_().floor_divide_(positions), layout)
 
 
-def shifted(tensor: torch.Tensor, elements: int) -> torch.Tensor:
-    """The same values and strides, so many elements behind a boundary of 16 bytes."""
-    room = tensor.new_empty(tensor.numel() + elements)
-    return room.as_strided(tensor.shape, tensor.stride(), elements).copy_(tensor)
-
-
 def expected_of(x: torch.Tensor, indices: torch.Tensor, size: tuple[int, int], adds: bool) -> torch.Tensor:
     """By the definition, one value after the other."""
     y = torch.zeros(*x.shape[:2], size[0] * size[1], dtype=torch.float64)
@@ -69,15 +63,15 @@ def test_vectors_change_nothing(
     core: ModuleType, layout: str, shape: tuple[int, ...], skipped: int, dtype: torch.dtype
 ) -> None:
     size = (13, 11)
-    x = shifted(raw.laid_out(raw.integers(shape, 3, dtype), layout), skipped)
-    indices = shifted(repeated_indices(shape, size[0] * size[1], layout), skipped)
+    x = raw.shifted(raw.laid_out(raw.integers(shape, 3, dtype), layout), skipped)
+    indices = raw.shifted(repeated_indices(shape, size[0] * size[1], layout), skipped)
     for adds in (False, True):
         expected = expected_of(x, indices, size, adds)
         for config in ("s1", "s4"):
             y = raw.unwritten((*shape[:2], *size), dtype, layout)
             raw.unpool(core, "add" if adds else "forward", x, indices, y, config)
             assert torch.equal(y, expected), config
-    picked = shifted(raw.unwritten(shape, dtype, layout), skipped)
+    picked = raw.shifted(raw.unwritten(shape, dtype, layout), skipped)
     raw.unpool(core, "gather", picked, indices, expected, "")
     assert torch.equal(picked, expected.flatten(2).gather(2, indices.flatten(2)).view(shape))
 
@@ -88,7 +82,7 @@ def test_vectors_need_operands_that_lie_alike(core: ModuleType) -> None:
     x, indices = raw.integers(shape, 3, torch.float16), repeated_indices(shape, 400, "contiguous")
     expected = expected_of(x, indices, size, adds=False)
     apart = torch.empty(2, 2, 16 * 18 + 1, dtype=torch.int64)[..., :-1].copy_(indices.flatten(2)).unflatten(2, (16, 18))
-    for given in (shifted(indices, 1), apart, raw.laid_out(indices, "channels_last")):
+    for given in (raw.shifted(indices, 1), apart, raw.laid_out(indices, "channels_last")):
         assert torch.equal(given, indices)
         y, picked = raw.unwritten((2, 2, *size), torch.float16), raw.unwritten(shape, torch.float16)
         raw.unpool(core, "forward", x, given, y, "s4")
