@@ -1,4 +1,4 @@
-"""What the loops of stems, groups, 1x1, fused pools, large pools and unpooling issue: instructions, by what they are for.
+"""What loops of stems, groups, patches, 1x1, fused pools, large pools and unpooling issue, by what the instructions are for.
 
 Writes the checked-in table from a module, or from fatbins of these kernels' sources, that nvcc 13.0 compiled:
 python -m tests.core.family_instructions 13.0 fastconv/_cuda.*.so
@@ -125,7 +125,7 @@ def _pointwise(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
     return f"{passes[pass_]} {name}{', narrow' if narrow else ''}", Parts((main, store))
 
 
-def _fused(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
+def _gather(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
     *sizes, narrow = numbers
     name, main, _ = _tile(kernel, tuple(sizes))
     return f"{name}{', narrow' if narrow else ''}", Parts((main,))
@@ -156,8 +156,9 @@ _KERNELS: dict[str, tuple[str, Callable[..., tuple[str, Parts]]]] = {
         _staged_wgrad,
     ),
     "pointwise_gemm": (rf"14pointwise_gemm{_TILE}LNS0_13PointwisePassE(\d)ELb([01])E", _pointwise),
-    "pool_gemm": (rf"9pool_gemm{_TILE}Lb([01])E", _fused),
-    "best_gemm": (rf"9best_gemm{_TILE}Lb([01])E", _fused),
+    "gather_gemm": (rf"11gather_gemm{_TILE}Lb([01])E", _gather),
+    "pool_gemm": (rf"9pool_gemm{_TILE}Lb([01])E", _gather),
+    "best_gemm": (rf"9best_gemm{_TILE}Lb([01])E", _gather),
     "max_unpool": (rf"max_unpool_kernelI{_TYPE}E", _unpool),
     "max_unpool_channels": (rf"max_unpool_channels_kernelI{_TYPE}E", _unpool),
     "max_pool_large_forward": (rf"max_pool_large_forward_kernelI{_TYPE}Li32E", _large_forward),
@@ -187,6 +188,8 @@ def _count(code: Instructions, part: Part) -> Count:
         unrolled = sum(bool(re.search(_PRODUCT, text)) for text in loop.loop) // products
         part = dataclasses.replace(part, wanted={_PRODUCT: unrolled * products}, operations=unrolled * products)
     found = rounds(code, part.wanted)
+    if not found:
+        raise LookupError(f"no loop with {part.wanted} for the part {part.name!r}")
     return Count(found[part.place].instructions, part.operations, part.operation)
 
 
@@ -206,13 +209,16 @@ def _rest(code: Instructions, parts: Parts, counts: list[Count]) -> Count:
 def measure(cuobjdump: str, file: Path) -> dict[tuple[Kernel, str], Count]:
     """Of each part of each of these kernels in a module or fatbin."""
     found: dict[tuple[Kernel, str], Count] = {}
-    words = "staged", "pointwise", "pool_gemm", "best_gemm", "unpool", "pool_large"
+    words = "staged", "pointwise", "gather_gemm", "pool_gemm", "best_gemm", "unpool", "pool_large"
     for architecture, symbol, code in machine_code.functions(machine_code.disassemble(cuobjdump, file, *words)):
         described = kernel_of(symbol, architecture) if architecture in ARCHITECTURES else None
         if described is None:
             continue
         kernel, parts = described
-        counts = [_count(code, part) for part in parts.parts]
+        try:
+            counts = [_count(code, part) for part in parts.parts]
+        except LookupError as error:
+            raise LookupError(f"{kernel}: {error}") from error
         found |= {(kernel, part.name): count for part, count in zip(parts.parts, counts, strict=True)}
         if parts.whole:
             found[kernel, "rest"] = _rest(code, parts, counts)

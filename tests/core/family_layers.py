@@ -183,6 +183,13 @@ def pointwise_wgrad(type_: Type, rows: int, columns: int) -> Turns:
     return _turns(count.each * products, products, 128 * (rows + columns) * type_.size)
 
 
+def patch_fprop(type_: Type, depth: int, filters: int) -> Turns:
+    """Of 128 patches: the main loop of a tile of 256x128, without the finishing."""
+    count = type_.count("gather_gemm", "256x128x32_s4_w8", "multiply")
+    products = 128 / 16 * filters / 8 * depth / type_.depth
+    return _turns(count.each * products, products, 128 * (depth + filters) * type_.size)
+
+
 def unpool_2x2(type_: Type, name: str) -> Turns:
     """Of 32 values: an index of 8 bytes and a value are read, and four elements written, of which one is not zero.
 
@@ -211,6 +218,7 @@ def _layers() -> Iterator[tuple[str, Callable[[Type], Turns], bool]]:
         yield f"{name} fprop", lambda type_, n=(outputs, inputs): pointwise(type_, "fprop", *n), False
         yield f"{name} dgrad", lambda type_, n=(inputs, outputs): pointwise(type_, "dgrad", *n), False
         yield f"{name} wgrad", lambda type_, n=(outputs, inputs): pointwise_wgrad(type_, *n), False
+    yield "patch fprop 16x16 s16, 3 to 768", lambda type_: patch_fprop(type_, 3 * 16 * 16, 768), False
     yield "unpool 2x2, NCHW", lambda type_: unpool_2x2(type_, "max_unpool"), True
     yield "unpool 2x2, channels_last", lambda type_: unpool_2x2(type_, "max_unpool_channels"), True
     for name, part in (

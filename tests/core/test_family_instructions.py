@@ -1,6 +1,6 @@
-"""Whether memory, instructions or tensor cores bind stems, groups, 1x1, fused pools, large pools and unpooling on an H200, by
-a checked-in table of what their loops issue. That the table is what nvcc makes of the kernels needs fastconv._cuda and a
-disassembler; none needs a GPU."""
+"""Whether memory, instructions or tensor cores bind stems, groups, patches, 1x1, fused pools, large pools and unpooling on an
+H200, by a checked-in table of what their loops issue. That the table is what nvcc makes of the kernels needs fastconv._cuda and
+a disassembler; none needs a GPU."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ SHORTFALLS = {
     "1x1 256 to 64 dgrad": (1.2, 0),
     "1x1 64 to 256 fprop": (1.2, 0),
 }
+#: Layers whose products take longer than their memory.
+TENSOR_CORES_BIND = {"patch fprop 16x16 s16, 3 to 768"}
 
 
 def test_code_is_that_of_the_table(cuda_module: CompiledModule) -> None:
@@ -49,8 +51,8 @@ def test_instructions_take_less_time_than_memory_but_where_it_is_said() -> None:
     for name, (turns, has_float32) in LAYERS.items():
         for type_ in family_layers.types(has_float32):
             taken = turns(type_)
-            assert taken.tensor_cores < taken.memory, (name, type_)
-            if taken.instructions > taken.memory:
+            assert (taken.tensor_cores > taken.memory) == (name in TENSOR_CORES_BIND), (name, type_)
+            if taken.instructions > max(taken.memory, taken.tensor_cores):
                 ratios = over.setdefault(name, {})
                 is_float32 = type_.name == "float32"
                 ratios[is_float32] = max(ratios.get(is_float32, 0.0), round(taken.instructions / taken.memory, 1))
@@ -61,7 +63,7 @@ def test_instructions_take_less_time_than_memory_but_where_it_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["pool_gemm", "best_gemm"])
 def test_widest_tiles_of_fused_pools_issue_no_more_than_tensor_cores_can_use(name: str) -> None:
-    """A product takes a tensor core four turns by the data sheet; 3.97 to 4.02 instructions are issued for it."""
+    """A product takes a tensor core four turns by the data sheet; 3.97 to 4.03 instructions are issued for it."""
     found = {
         kernel: count.each
         for (kernel, _), count in family_instructions.read_table().items()
