@@ -265,7 +265,8 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
   description.flops = problem.flops();
   description.compulsory_bytes = problem.compulsory_bytes();
   description.predicted_seconds = launches->seconds;
-  const int64_t multiplied = int64_t{p.units} * launches->geometry.unit_columns * p.depth.divisor();
+  const int64_t multiplied =
+      int64_t{p.units} * launches->geometry.unit_columns * std::max(p.steps, 1) * (32 / launches->geometry.element);
   const int64_t wanted = int64_t{std::min(p.units * p.unit_filters, p.all_filters)} *
                          launches->geometry.group_channels * p.taps_down * p.taps_across;
   description.choices = {{"tile_rows", kTileRows >> p.tile_width_log2},

@@ -165,7 +165,9 @@ inline Axis axis_of(const AxisPlan& plan, int tile_outputs, bool leave_gaps_out)
 
 inline void set_steps(Parameters& p, const Geometry& geometry, int64_t steps) {
   p.steps = static_cast<int>(steps);
-  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * 32 / geometry.element);
+  // In 32 bits rows are packed with the chunk between them, so that lanes go on in the next banks at a row's end.
+  const int between = geometry.element == 4 ? geometry.chunk : 0;
+  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * 32 / geometry.element + between);
 }
 
 // The terms as they are numbered.
@@ -226,7 +228,7 @@ void spread_pixels(Parameters& p, const Geometry& geometry, const IsSpread& is_s
 inline int conflicts_of_staging(const Parameters& p, const Geometry& geometry, int enough) {
   constexpr int kLanes = 32, kWords = 4;
   const bool planes = is_read_by_planes(geometry.source);
-  // In 32 bits no distance of planes' rows is better than others: all take some three passes a store.
+  // In 32 bits no distance of planes' rows is better than others: see lanes_of_line.
   if (planes && geometry.element == 4) return 0;
   const int per_word = 4 / geometry.element, channels = planes ? p.all_channels : 1;
   const int line = p.columns.image_size * p.all_channels / channels, period = p.columns.period.divisor();
@@ -348,6 +350,20 @@ inline std::string why_not_stem(const ConvProblem& problem) {
   return "";
 }
 
+// Chunks of a line that lanes take: in 32 bits whole eights where that makes fewer passes through the banks, because
+// eight lanes of one line fill an eighth of the banks' words four times whatever lies between the lines.
+inline int lanes_of_line(const Parameters& p, const Geometry& geometry, int chunks) {
+  const int eights = round_to(chunks, 8);
+  if (geometry.element != 4) return chunks;
+  if (p.planes) return p.all_channels % 2 == 1 && p.column_gap == 0 ? eights : chunks;
+  if (!p.rows_are_lines) return chunks;
+  // As many stores as conflicts_of_staging looks at.
+  const int items = std::min(p.rows.image_size * chunks, 8 * kBanks);
+  const int64_t stores = 4 * ceil_div(items, kBanks);
+  const int64_t conflicts = conflicts_of_staging(p, geometry, INT32_MAX);
+  return (stores + conflicts) * chunks > stores * eights ? eights : chunks;
+}
+
 // Where the pixels lie; after lay_out_image.
 inline void set_source(Parameters& p, const Geometry& geometry, const Operand& source) {
   p.source_batch = source.strides[0];
@@ -358,16 +374,17 @@ inline void set_source(Parameters& p, const Geometry& geometry, const Operand& s
   // A single column has a stride that means nothing, and the kernel counts columns to the left of it.
   if (geometry.by_words && source.sizes[3] == 1) p.source_column = p.planes ? 1 : p.all_channels;
   const int64_t line = int64_t{p.columns.image_size} * (p.planes ? 1 : p.all_channels);
-  p.line_chunks = FastDivider<uint32_t>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
   p.lines_channels = FastDivider<uint32_t>(p.planes ? p.all_channels : 1);
   p.rows_are_lines = !p.planes && p.column_gap == 0 && p.column_pitch == p.all_channels * geometry.element;
+  const int chunks = static_cast<int>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
+  p.line_chunks = FastDivider<uint32_t>(geometry.by_words ? lanes_of_line(p, geometry, chunks) : chunks);
 }
 
 // Passes through the banks to stage an image, as the emulator counts them for 7x7 stems: 75 bytes a pass where rows
-// are written by words, 20 where elements are handed out by a table.
+// are written by words, 50 where those of planes are handed out element by element, 20 where that takes a table.
 inline double image_passes(const Parameters& p, const Geometry& geometry) {
   const double bytes = double(p.rows.image_size) * p.row_pitch;
-  return bytes / (!geometry.by_words ? 128 : p.rows_are_lines ? 75 : 20);
+  return bytes / (!geometry.by_words ? 128 : p.rows_are_lines ? 75 : p.planes && p.column_gap == 0 ? 50 : 20);
 }
 
 }  // namespace fastconv::staged

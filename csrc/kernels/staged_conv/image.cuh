@@ -65,13 +65,14 @@ struct Line {
   int begin, end, length;  // elements that the source has, and those that the image has, counted from the image's first
 };
 
-// A chunk of a line: the aligned 16 bytes of memory that hold its elements [first, first + kChunk).
+// A chunk of a line: the aligned 16 bytes of memory that hold its elements [first, first + kChunk). Not read where the
+// image has none of them.
 template <class Element>
 __device__ __forceinline__ ptx::Vector<Element, 16 / sizeof(Element)> load_line_chunk(const Element* from, int first,
                                                                                       const Line& line,
                                                                                       bool line_exists) {
   constexpr int kChunk = 16 / sizeof(Element);
-  if (line_exists && first >= line.begin && first + kChunk <= line.end) {
+  if (line_exists && first >= line.begin && first + kChunk <= line.end && first < line.length) {
     return ptx::load_vector_read_only<kChunk>(from + first);
   }
   ptx::Vector<Element, kChunk> values;
@@ -99,7 +100,8 @@ __device__ __forceinline__ void turn_words(uint32_t (&words)[4], int turn) {
 // Pixels of few channels: lines are read as the aligned chunks they lie in. Where an image row is a line as it stands
 // (channels-last without gaps between pixels), chunks are written word by word; an odd first element is a word's upper
 // half, so that words are put together of neighbours, and of the next lane's first element. Else elements are handed
-// out one by one. places: where element e of a channels-last line goes in its image row, in bytes.
+// out one by one. places: where element e of a channels-last line goes in its image row, in bytes; a plane's pixels
+// that lie equally far apart do without.
 template <class Element>
 __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& tile, unsigned char* image,
                                             const uint16_t* places) {
@@ -111,6 +113,8 @@ __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& til
   const Line in_line{begin, begin + p.columns.source_size * per_pixel, p.columns.image_size * per_pixel};
   const int lines = p.rows.image_size * static_cast<int>(p.lines_channels.divisor());
   const int items = lines * static_cast<int>(p.line_chunks.divisor());
+  // Eight lanes that begin at a multiple of eight are neighbours of one line: in 32 bits, lanes_of_line in launch/.
+  const bool whole_eights = kOfWord == 1 && p.line_chunks.divisor() % 8 == 0;
   const Element* source = static_cast<const Element*>(p.source) + tile.batch * p.source_batch;
 #pragma unroll 1
   for (int warp_item = static_cast<int>(threadIdx.x) - lane; warp_item < items; warp_item += kThreads) {
@@ -145,7 +149,7 @@ __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& til
       }
       const int first_word = (first + is_odd) / kOfWord;
       const int bank = static_cast<int>(y) * (p.row_pitch / 4) + first_word;  // seen from the image's first
-      const int turn = ((bank >> 5) - bank) & 3, cut = is_odd && lane == 31 ? 3 : 4;
+      const int turn = ((whole_eights ? lane >> 3 : bank >> 5) - bank) & 3, cut = is_odd && lane == 31 ? 3 : 4;
       const int line_words = exists ? (in_line.length + kOfWord - 1) / kOfWord : 0;
       turn_words(words, turn);
 #pragma unroll
@@ -160,8 +164,14 @@ __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& til
     }
     to += channel * kElement;
     const int places_apart = p.planes ? p.all_channels : 1;
+    const bool is_even = p.planes && p.column_gap == 0;  // pixels are told without the table
     // The channels of a pixel are neighbours: lanes of one row turn alike, and those of the next row half a turn more.
-    const int turn = p.planes ? p.all_channels * static_cast<int>(2 * (y & 1) - y * (p.row_pitch / 4)) : chunk >> 1;
+    int turn = p.planes ? p.all_channels * static_cast<int>(2 * (y & 1) - y * (p.row_pitch / 4)) : chunk >> 1;
+    if (whole_eights && p.planes) {
+      // Chunks of an odd number of channels are an odd multiple of four words apart: eight lanes are in eight banks,
+      // whose number modulo 4 is that of the eight.
+      turn = p.all_channels * ((lane >> 3) - channel - static_cast<int>(y) * (p.row_pitch / 4)) - first;
+    }
     turn_words(words, turn);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
@@ -169,7 +179,7 @@ __device__ __forceinline__ void stage_words(const Parameters& p, const Tile& til
       for (int half = 0; half < kOfWord; ++half) {
         const int element = first + ((step + turn) & 3) * kOfWord + half;
         if (exists && static_cast<uint32_t>(element) < static_cast<uint32_t>(in_line.length)) {
-          unsigned char* place = to + places[element * places_apart];
+          unsigned char* place = to + (is_even ? element * p.column_pitch : places[element * places_apart]);
           if constexpr (kOfWord == 2) {
             *reinterpret_cast<uint16_t*>(place) = static_cast<uint16_t>(half == 0 ? words[step] : words[step] >> 16);
           } else {
