@@ -32,12 +32,13 @@ class CompiledModule(NamedTuple):
     disassembler: str
     file: Path
 
-    def skip_unless_from(self, compiler: str) -> None:
-        """compiler: the nvcc that a checked-in table is for, as in "13.0"."""
+    def skip_unless_from_the_compiler_of(self, table: Path) -> None:
+        """table: a checked-in one, whose first line is "# nvcc 13.0" or the like."""
+        compiler = table.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
         version = importlib.import_module("fastconv._cuda").build_info()["cuda_version"]
         own = f"{version // 1000}.{version % 1000 // 10}"
         if own != compiler:
-            pytest.skip(f"the table is for nvcc {compiler}, the module is of {own}")
+            pytest.skip(f"{table.name} is for nvcc {compiler}, the module is of {own}")
 
 
 @pytest.fixture(scope="session")

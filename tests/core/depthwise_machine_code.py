@@ -118,10 +118,6 @@ def read_table() -> dict[Kernel, Loop]:
         }
 
 
-def table_compiler() -> str:
-    return TABLE.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
-
-
 def write_table(nvcc: str, files: list[Path]) -> None:
     cuobjdump = machine_code.find_disassembler()
     assert cuobjdump is not None, "cuobjdump is missing"

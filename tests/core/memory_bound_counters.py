@@ -110,7 +110,7 @@ def depthwise_cases() -> list[CountedCase]:
 
 
 #: Once a tile of outputs, or once a block.
-STAGED = Told("lanes of several image rows", (("image.cuh", "store"), ("image.cuh", "load"), ("operands.cuh", "store")))
+STAGED = Told("lanes of several image rows", (("image.cuh", "store"),))
 
 
 #: Input channels, filters, filter size, stride, padding.

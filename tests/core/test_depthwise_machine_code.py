@@ -34,7 +34,7 @@ def test_global_memory_is_read_and_written_by_16_bytes(compiled: dict[Kernel, In
 
 
 def test_main_loops_are_those_of_the_table(cuda_module: CompiledModule, compiled: dict[Kernel, Instructions]) -> None:
-    cuda_module.skip_unless_from(depthwise_machine_code.table_compiler())
+    cuda_module.skip_unless_from_the_compiler_of(depthwise_machine_code.TABLE)
     table = depthwise_machine_code.read_table()
     found = {
         kernel: depthwise_machine_code.main_loop(code)

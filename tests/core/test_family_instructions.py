@@ -37,7 +37,7 @@ TENSOR_CORES_BIND = {"patch fprop 16x16 s16, 3 to 768"}
 
 
 def test_code_is_that_of_the_table(cuda_module: CompiledModule) -> None:
-    cuda_module.skip_unless_from(family_instructions.table_compiler())
+    cuda_module.skip_unless_from_the_compiler_of(family_instructions.TABLE)
     found = family_instructions.measure(*cuda_module)
     assert found, "the module has none of these kernels"
     architectures = {kernel.architecture for kernel, _ in found}

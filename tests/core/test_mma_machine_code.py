@@ -51,7 +51,7 @@ def test_main_loops_have_no_division_and_no_local_memory(loops: dict[Kernel, lis
 
 
 def test_registers_are_those_of_the_table(cuda_module: CompiledModule, used: dict[Kernel, Resources]) -> None:
-    cuda_module.skip_unless_from(machine_code.table_compiler())
+    cuda_module.skip_unless_from_the_compiler_of(machine_code.TABLE)
     table = machine_code.read_table()
     different = {
         kernel: (usage.registers, table[kernel].registers if kernel in table else None)

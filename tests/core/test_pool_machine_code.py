@@ -18,7 +18,7 @@ def test_memory_is_moved_16_bytes_at_a_time_and_never_to_a_stack(cuda_module: Co
 
 
 def test_code_is_that_of_the_table(cuda_module: CompiledModule) -> None:
-    cuda_module.skip_unless_from(pool_machine_code.table_compiler())
+    cuda_module.skip_unless_from_the_compiler_of(pool_machine_code.TABLE)
     found = {
         kernel: code
         for kernel, code in pool_machine_code.measure(*cuda_module).items()
