@@ -194,6 +194,23 @@ def grouped_cases() -> list[CountedCase]:
     ]
 
 
+def by_implicit_gemm_1x1(
+    conv_pass: str, dtype: torch.dtype, stride: int, in_cache: tuple[str, ...], **layout: bool
+) -> CountedCase:
+    problem = FamilyCase(
+        conv_pass,
+        dtype,
+        (16, 64, 32, 32),
+        (64, 64, 1, 1),
+        stride=(stride, stride),
+        allow_tf32=True,
+        family="mma",
+        **layout,
+    )
+    config = "64x64x64_s4_w4" if dtype == F16 else "64x64x32_s4_w4"
+    return convolution(config, f"1x1 stride {stride}, 32x32", problem, in_cache=in_cache)
+
+
 @family
 def pointwise_cases() -> list[CountedCase]:
     """NCHW by kernels of their own; channels-last, strided too, by the implicit GEMM."""
@@ -212,20 +229,7 @@ def pointwise_cases() -> list[CountedCase]:
         )
     ]
     last = [
-        convolution(
-            "64x64x64_s4_w4" if dtype == F16 else "64x64x32_s4_w4",
-            f"1x1 stride {stride}, 32x32",
-            FamilyCase(
-                conv_pass,
-                dtype,
-                (16, 64, 32, 32),
-                (64, 64, 1, 1),
-                stride=(stride, stride),
-                allow_tf32=True,
-                family="mma",
-            ),
-            in_cache=("w", "workspace"),
-        )
+        by_implicit_gemm_1x1(conv_pass, dtype, stride, ("w", "workspace"))
         for dtype in (F16, F32)
         for stride in (1, 2)
         for conv_pass in ("fprop", "dgrad", "wgrad")

@@ -20,6 +20,7 @@ from tests.core.memory_bound_counters import (
     SUMS,
     adaptive,
     any_pool,
+    by_implicit_gemm_1x1,
     convolution,
     fused,
 )
@@ -57,21 +58,7 @@ def planes_of_groups() -> list[CountedCase]:
 def planes_of_1x1() -> list[CountedCase]:
     """In float32, and with a stride, operands are turned to channels-last first, by elements where there is a stride."""
     return [
-        convolution(
-            "64x64x64_s4_w4" if dtype == F16 else "64x64x32_s4_w4",
-            f"1x1 stride {stride}, 32x32",
-            FamilyCase(
-                conv_pass,
-                dtype,
-                (16, 64, 32, 32),
-                (64, 64, 1, 1),
-                stride=(stride, stride),
-                allow_tf32=True,
-                family="mma",
-                **NCHW,
-            ),
-            in_cache=AGAIN,
-        )
+        by_implicit_gemm_1x1(conv_pass, dtype, stride, AGAIN, **NCHW)
         for dtype, stride in ((F32, 1), (F16, 2), (F32, 2))
         for conv_pass in ("fprop", "dgrad", "wgrad")
     ]
