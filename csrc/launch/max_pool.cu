@@ -104,26 +104,36 @@ Description describe(const PoolProblem& problem, int64_t elements) {
 
 template <typename Index>
 Prepared prepare_as(const PoolProblem& problem) {
-  const int64_t most_elements = elements_of(problem);
-  Description description = describe(problem, most_elements);
+  const int64_t elements = elements_of(problem);
+  Description description = describe(problem, elements);
   if (description.blocks == 0) return {description, [](const LaunchArguments&) {}};
+  // By vectors, and for operands that do not begin at a boundary of 16 bytes by elements.
+  struct Way {
+    PoolParameters<Index> parameters;
+    PoolKernel<Index> kernel;
+    unsigned blocks;
+  };
+  const auto way_of = [&](int64_t by) {
+    return Way{parameters_of<Index>(problem, by), kernel_of<Index>(problem, by > 1),
+               static_cast<unsigned>(blocks_of(problem, by))};
+  };
+  const Way likely = way_of(elements), by_elements = way_of(1);
   auto launch = [=](const LaunchArguments& arguments) {
     static const char* const names[] = {"max_pool_forward", "max_pool_backward", "max_pool_gather", "max_pool_indices"};
     auto [x, y, offsets, indices, unused] = arguments.pointers;
-    int64_t elements = most_elements;
+    bool is_aligned = true;
     for (const void* pointer : {x, y, offsets}) {
-      if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) elements = 1;
+      is_aligned = is_aligned && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
     }
-    PoolParameters<Index> p = parameters_of<Index>(problem, elements);
-    PoolKernel<Index> kernel = kernel_of<Index>(problem, elements > 1);
+    const Way& way = is_aligned ? likely : by_elements;
+    PoolParameters<Index> p = way.parameters;
     const bool backward = is_backward(problem), is_indices = problem.pass == PoolPass::indices;
     p.input = backward ? y : x;
     p.output = backward ? x : is_indices ? indices : y;
     p.offsets = offsets;
     int64_t size = size_of(problem.dtype);
-    const unsigned blocks = static_cast<unsigned>(blocks_of(problem, elements));
-    LaunchShape shape{names[static_cast<int>(problem.pass)], blocks, description.threads, 0, kPoolThreads};
-    launch_kernel(shape, kernel, p,
+    LaunchShape shape{names[static_cast<int>(problem.pass)], way.blocks, description.threads, 0, kPoolThreads};
+    launch_kernel(shape, way.kernel, p,
                   {{"x", is_indices ? nullptr : x, bytes_of(problem.x, size), backward},
                    {"y", is_indices ? nullptr : y, bytes_of(problem.y, size), !backward},
                    {"offsets", offsets, bytes_of(problem.offsets, p.offsets_are_bytes ? 1 : 4),
