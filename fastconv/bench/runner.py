@@ -24,10 +24,10 @@ from fastconv.bench.precision import PRECISIONS, switches
 from fastconv.bench.results import Row
 from fastconv.bench.rows import make_row
 
-#: Kinds of MeasurementError that mean a wrong result; the others mean a figure that must not be believed.
-#: `own` is PyTorch's error in the case's layout. In another one PyTorch itself may round worse, and a rival that is thrown out
-#: for that would flatter us.
+#: How many times PyTorch's error in the case's layout a contestant may have. In another layout PyTorch itself may round worse,
+#: and a rival that is thrown out for that would flatter us.
 TIMES_PYTORCHS_ERROR = {"ours": 2, "baseline": 8}
+#: Kinds of MeasurementError that mean a wrong result; the others mean a figure that must not be believed.
 WRONG = ("wrong", "unwritten", "unfinished", "cached", "mutated", "left over")
 
 
