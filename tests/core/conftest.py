@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from fastconv import emulator, machine_code
+from tests.core import nvcc_table
 
 
 @pytest.fixture(params=["fast", "checked"])
@@ -34,7 +35,7 @@ class CompiledModule(NamedTuple):
 
     def skip_unless_from_the_compiler_of(self, table: Path) -> None:
         """table: a checked-in one, whose first line is "# nvcc 13.0" or the like."""
-        compiler = table.read_text().splitlines()[0].removeprefix("# nvcc ").strip()
+        compiler = nvcc_table.compiler_of(table)
         version = importlib.import_module("fastconv._cuda").build_info()["cuda_version"]
         own = f"{version // 1000}.{version % 1000 // 10}"
         if own != compiler:

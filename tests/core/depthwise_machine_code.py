@@ -7,13 +7,13 @@ python -m tests.core.depthwise_machine_code 13.0 fastconv/_cuda.*.so
 from __future__ import annotations
 
 import bisect
-import csv
 import dataclasses
 import re
 import sys
 from pathlib import Path
 
 from fastconv import machine_code
+from tests.core import nvcc_table
 
 TABLE = Path(__file__).with_name("depthwise_instructions.csv")
 
@@ -108,29 +108,24 @@ def main_loop(instructions: Instructions) -> Loop | None:
 
 
 def read_table() -> dict[Kernel, Loop]:
-    with TABLE.open(newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {
-            Kernel(row["kernel"], row["filter"], row["type"], row["architecture"]): Loop(
-                int(row["instructions"]), int(row["products"])
-            )
-            for row in rows
-        }
+    return {
+        Kernel(row["kernel"], row["filter"], row["type"], row["architecture"]): Loop(
+            int(row["instructions"]), int(row["products"])
+        )
+        for row in nvcc_table.read_rows(TABLE)
+    }
 
 
 def write_table(nvcc: str, files: list[Path]) -> None:
-    cuobjdump = machine_code.find_disassembler()
-    assert cuobjdump is not None, "cuobjdump is missing"
+    cuobjdump = nvcc_table.disassembler()
     found = {kernel: main_loop(code) for file in files for kernel, code in kernels(cuobjdump, file).items()}
-    with TABLE.open("w", newline="") as file:
-        file.write(f"# nvcc {nvcc}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["kernel", "filter", "type", "architecture", "instructions", "products", "per_product"])
-        for kernel, loop in sorted(found.items()):
-            if loop is not None:
-                writer.writerow(
-                    [*dataclasses.astuple(kernel), loop.instructions, loop.products, f"{loop.per_product:.2f}"]
-                )
+    names = ["kernel", "filter", "type", "architecture", "instructions", "products", "per_product"]
+    rows = (
+        [*dataclasses.astuple(kernel), loop.instructions, loop.products, f"{loop.per_product:.2f}"]
+        for kernel, loop in sorted(found.items())
+        if loop is not None
+    )
+    nvcc_table.write_rows(TABLE, nvcc, names, rows)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@ A row is a part of a kernel: one way round a loop, and what is done on it. Count
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
-import itertools
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from fastconv import machine_code
+from tests.core import nvcc_table
 from tests.core.loop_paths import Instructions, Round, rounds
 
 TABLE = Path(__file__).with_name("family_instructions.csv")
@@ -227,30 +226,24 @@ def measure(cuobjdump: str, file: Path) -> dict[tuple[Kernel, str], Count]:
 
 @functools.cache
 def read_table() -> dict[tuple[Kernel, str], Count]:
-    with TABLE.open(newline="") as file:
-        rows = csv.DictReader(itertools.islice(file, 1, None))
-        return {
-            (
-                Kernel(
-                    *(row[field.name if field.name != "name" else "kernel"] for field in dataclasses.fields(Kernel))
-                ),
-                row["part"],
-            ): Count(int(row["instructions"]), int(row["operations"]), row["operation"])
-            for row in rows
-        }
+    return {
+        (
+            Kernel(*(row[field.name if field.name != "name" else "kernel"] for field in dataclasses.fields(Kernel))),
+            row["part"],
+        ): Count(int(row["instructions"]), int(row["operations"]), row["operation"])
+        for row in nvcc_table.read_rows(TABLE)
+    }
 
 
 def write_table(nvcc: str, files: list[Path]) -> None:
-    cuobjdump = machine_code.find_disassembler()
-    assert cuobjdump is not None, "cuobjdump is missing"
+    cuobjdump = nvcc_table.disassembler()
     found = {place: count for file in files for place, count in measure(cuobjdump, file).items()}
-    with TABLE.open("w", newline="") as file:
-        file.write(f"# nvcc {nvcc}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        names = ["kernel", "variant", "type", "precision", "architecture", "part"]
-        writer.writerow([*names, "instructions", "operations", "operation", "each"])
-        for (kernel, part), count in sorted(found.items(), key=lambda item: item[0]):
-            writer.writerow([*dataclasses.astuple(kernel), part, *dataclasses.astuple(count), f"{count.each:.2f}"])
+    names = ["kernel", "variant", "type", "precision", "architecture", "part"]
+    rows = (
+        [*dataclasses.astuple(kernel), part, *dataclasses.astuple(count), f"{count.each:.2f}"]
+        for (kernel, part), count in sorted(found.items(), key=lambda item: item[0])
+    )
+    nvcc_table.write_rows(TABLE, nvcc, [*names, "instructions", "operations", "operation", "each"], rows)
 
 
 if __name__ == "__main__":

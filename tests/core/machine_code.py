@@ -6,7 +6,6 @@ python -m tests.core.machine_code 13.0 fastconv/_cuda.*.so
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 import sys
@@ -18,6 +17,7 @@ import torch
 from fastconv import emulator
 from fastconv import machine_code as compiled_code
 from fastconv.machine_code import Resources
+from tests.core import nvcc_table
 from tests.core.mma_support import NAMES, Case
 
 TABLE = Path(__file__).with_name("mma_resources.csv")
@@ -155,30 +155,26 @@ def _leaves(text: str, end: int) -> bool:
 
 
 def read_table() -> dict[Kernel, Row]:
-    with TABLE.open(newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {
-            Kernel(
-                row["family"], row["type"], row["precision"], row["tile"], row["narrow"] == "yes", row["architecture"]
-            ): Row(int(row["registers"]), int(row["shared_bytes"]))
-            for row in rows
-        }
+    return {
+        Kernel(
+            row["family"], row["type"], row["precision"], row["tile"], row["narrow"] == "yes", row["architecture"]
+        ): Row(int(row["registers"]), int(row["shared_bytes"]))
+        for row in nvcc_table.read_rows(TABLE)
+    }
 
 
 def write_table(nvcc: str, files: list[Path]) -> None:
-    cuobjdump = compiled_code.find_disassembler()
-    assert cuobjdump is not None, "cuobjdump is missing"
+    cuobjdump = nvcc_table.disassembler()
     shared = shared_bytes()
     found = {kernel: used for file in files for kernel, used in resources(cuobjdump, file).items()}
-    with TABLE.open("w", newline="") as file:
-        file.write(f"# nvcc {nvcc}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["family", "type", "precision", "tile", "narrow", "architecture", "registers", "shared_bytes"])
-        for kernel, used in sorted(found.items()):
-            narrow = "yes" if kernel.narrow else "no"
-            bytes_ = shared[kernel.family, kernel.type, kernel.precision, kernel.tile, kernel.narrow]
-            row = [kernel.family, kernel.type, kernel.precision, kernel.tile, narrow, kernel.architecture]
-            writer.writerow([*row, used.registers, bytes_])
+    names = ["family", "type", "precision", "tile", "narrow", "architecture", "registers", "shared_bytes"]
+    rows = []
+    for kernel, used in sorted(found.items()):
+        narrow = "yes" if kernel.narrow else "no"
+        bytes_ = shared[kernel.family, kernel.type, kernel.precision, kernel.tile, kernel.narrow]
+        row = [kernel.family, kernel.type, kernel.precision, kernel.tile, narrow, kernel.architecture]
+        rows.append([*row, used.registers, bytes_])
+    nvcc_table.write_rows(TABLE, nvcc, names, rows)
 
 
 if __name__ == "__main__":

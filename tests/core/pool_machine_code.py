@@ -11,7 +11,6 @@ is what the four schedulers of an H200's 132 multiprocessors issue at about 1.7 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastconv import machine_code
+from tests.core import nvcc_table
 
 TABLE = Path(__file__).with_name("pool_instructions.csv")
 INSTRUCTIONS_A_BYTE = 132 * 4 * 32 * 1.7e9 / 4.3e12
@@ -130,27 +130,23 @@ def measure(cuobjdump: str, file: Path) -> dict[Kernel, Code]:
 
 
 def read_table() -> dict[Kernel, Code]:
-    with TABLE.open(newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {
-            Kernel(row["family"], row["pass"], int(row["window"]), row["type"], row["architecture"]): Code(
-                int(row["registers"]), float(row["per_output"])
-            )
-            for row in rows
-        }
+    return {
+        Kernel(row["family"], row["pass"], int(row["window"]), row["type"], row["architecture"]): Code(
+            int(row["registers"]), float(row["per_output"])
+        )
+        for row in nvcc_table.read_rows(TABLE)
+    }
 
 
 def write_table(nvcc: str, files: list[Path]) -> None:
-    cuobjdump = machine_code.find_disassembler()
-    assert cuobjdump is not None, "cuobjdump is missing"
+    cuobjdump = nvcc_table.disassembler()
     found = {kernel: code for file in files for kernel, code in measure(cuobjdump, file).items()}
-    with TABLE.open("w", newline="") as file:
-        file.write(f"# nvcc {nvcc}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["family", "pass", "window", "type", "architecture", "registers", "per_output", "budget"])
-        for kernel, code in sorted(found.items()):
-            row = [kernel.family, kernel.pool_pass, kernel.window, kernel.type, kernel.architecture]
-            writer.writerow([*row, code.registers, code.per_output, round(kernel.budget, 1)])
+    names = ["family", "pass", "window", "type", "architecture", "registers", "per_output", "budget"]
+    rows = (
+        [*dataclasses.astuple(kernel), code.registers, code.per_output, round(kernel.budget, 1)]
+        for kernel, code in sorted(found.items())
+    )
+    nvcc_table.write_rows(TABLE, nvcc, names, rows)
 
 
 if __name__ == "__main__":
