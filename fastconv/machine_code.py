@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 
@@ -52,16 +52,20 @@ def find_disassembler() -> str | None:
     return None
 
 
-def dump(cuobjdump: str, *arguments: str) -> str:
-    """What cuobjdump prints. subprocess.CalledProcessError where it fails."""
-    return _run(cuobjdump, arguments, None)
-
-
-def _run(cuobjdump: str, arguments: Sequence[str], folder: str | None) -> str:
+def dump(cuobjdump: str, *arguments: str, folder: Path | None = None) -> str:
+    """What cuobjdump prints, run in that folder. subprocess.CalledProcessError where it fails."""
     path = f"{Path(cuobjdump).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path}
     command = [cuobjdump, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder).stdout
+
+
+def unpack(cuobjdump: str, module: Path, folder: Path) -> None:
+    """Writes the machine code of a module's sources into a folder, a cubin for each architecture.
+
+    `disassemble` and `resources` take the folder for the module; what is disassembled stays there for whoever asks next.
+    """
+    dump(cuobjdump, "-xelf", "all", str(module.resolve()), folder=folder)
 
 
 def disassemble(cuobjdump: str, file: Path, *words: str, architecture: str = "sm_*") -> str:
@@ -71,13 +75,30 @@ def disassemble(cuobjdump: str, file: Path, *words: str, architecture: str = "sm
     """
     if file.suffix == ".cubin":
         return dump(cuobjdump, "-sass", str(file))
-    texts = []
-    with tempfile.TemporaryDirectory() as folder:
-        _run(cuobjdump, ["-xelf", "all", str(file.resolve())], folder)
-        for cubin in sorted(Path(folder).glob(f"*.{architecture}.cubin")):
-            if any(word.encode() in cubin.read_bytes() for word in words):
-                texts.append(f"arch = {cubin.suffixes[-2][1:]}\n{dump(cuobjdump, '-sass', str(cubin))}")
-    return "\n".join(texts)
+    if not file.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            unpack(cuobjdump, file, Path(folder))
+            return disassemble(cuobjdump, Path(folder), *words, architecture=architecture)
+    chosen = [
+        cubin
+        for cubin in sorted(file.glob(f"*.{architecture}.cubin"))
+        if any(word.encode() in cubin.read_bytes() for word in words)
+    ]
+    return "\n".join(f"arch = {_architecture_of(cubin)}\n{_listing(cuobjdump, cubin)}" for cubin in chosen)
+
+
+def _architecture_of(cubin: Path) -> str:
+    return cubin.suffixes[-2].removeprefix(".")
+
+
+def _listing(cuobjdump: str, cubin: Path) -> str:
+    """The cubin's instructions, kept in a file beside it, which is there whole or not at all."""
+    kept = cubin.with_suffix(".sass")
+    if not kept.exists():
+        with tempfile.NamedTemporaryFile("w", dir=cubin.parent, delete=False) as file:
+            file.write(dump(cuobjdump, "-sass", str(cubin)))
+        os.replace(file.name, kept)
+    return kept.read_text()
 
 
 def functions(text: str) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
@@ -98,8 +119,14 @@ def functions(text: str) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
 
 
 def resources(cuobjdump: str, file: Path) -> dict[tuple[str, str], Resources]:
-    """Of every kernel in a module or cubin, by architecture ("sm_80") and mangled name."""
-    return parse(dump(cuobjdump, "-res-usage", str(file)))
+    """Of every kernel in a module, by architecture ("sm_80") and mangled name."""
+    if not file.is_dir():
+        return parse(dump(cuobjdump, "-res-usage", str(file)))
+    return {
+        (_architecture_of(cubin), symbol): used
+        for cubin in sorted(file.glob("*.cubin"))
+        for (_, symbol), used in parse(dump(cuobjdump, "-res-usage", str(cubin))).items()
+    }
 
 
 def parse(text: str) -> dict[tuple[str, str], Resources]:

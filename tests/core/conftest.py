@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import filelock
 import pytest
 
 from fastconv import emulator, machine_code
@@ -31,7 +34,7 @@ def fast_core() -> ModuleType:
 
 class CompiledModule(NamedTuple):
     disassembler: str
-    file: Path
+    folder: Path  # of its machine code
 
     def skip_unless_from_the_compiler_of(self, table: Path) -> None:
         """table: a checked-in one, whose first line is "# nvcc 13.0" or the like."""
@@ -43,11 +46,23 @@ class CompiledModule(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def cuda_module() -> CompiledModule:
-    """fastconv._cuda and what reads it; needs no GPU."""
-    disassembler, file = machine_code.find_disassembler(), machine_code.find_module()
+def cuda_module(tmp_path_factory: pytest.TempPathFactory) -> CompiledModule:
+    """fastconv._cuda, unpacked for all workers of a run, so that each kernel is disassembled once; and what reads it.
+
+    Needs no GPU.
+    """
+    disassembler, module = machine_code.find_disassembler(), machine_code.find_module()
     if disassembler is None:
         pytest.skip("no cuobjdump with nvdisasm beside it")
-    if file is None:
+    if module is None:
         pytest.skip("fastconv._cuda was not built")
-    return CompiledModule(disassembler, file)
+    of_the_run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_the_run = of_the_run.parent
+    folder = of_the_run / "machine_code"
+    with filelock.FileLock(of_the_run / "machine_code.lock"):
+        if not folder.exists():
+            unfinished = Path(tempfile.mkdtemp(dir=of_the_run))
+            machine_code.unpack(disassembler, module, unfinished)
+            unfinished.rename(folder)
+    return CompiledModule(disassembler, folder)

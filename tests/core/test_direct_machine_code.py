@@ -23,7 +23,7 @@ def _loop_over_pixels(code: list[tuple[int, str]]) -> list[str]:
 
 
 def test_nothing_is_in_local_memory(cuda_module: CompiledModule) -> None:
-    used = machine_code.resources(cuda_module.disassembler, cuda_module.file)
+    used = machine_code.resources(*cuda_module)
     direct = {kernel: one for kernel, one in used.items() if "direct_" in kernel[1]}
     assert direct
     assert not {kernel: one for kernel, one in direct.items() if one.stack or one.local}
@@ -31,7 +31,7 @@ def test_nothing_is_in_local_memory(cuda_module: CompiledModule) -> None:
 
 def test_a_place_of_the_weight_is_divided_once_and_not_at_every_pixel(cuda_module: CompiledModule) -> None:
     """Of 286 to 303 instructions; with the divisions in the loop there were 457 to 530."""
-    text = machine_code.disassemble(cuda_module.disassembler, cuda_module.file, "direct_wgrad_kernel")
+    text = machine_code.disassemble(*cuda_module, "direct_wgrad_kernel")
     loops = {
         (architecture, symbol): _loop_over_pixels(code)
         for architecture, symbol, code in machine_code.functions(text)
