@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from fastconv.emulator_cache import MemoryTraffic, memory_traffic
 from fastconv.emulator_counts import AccessCounts, Counters, LaunchCounts, TensorCounts
 
 __all__ = [
@@ -41,11 +42,13 @@ __all__ = [
     "Device",
     "KernelError",
     "LaunchCounts",
+    "MemoryTraffic",
     "TensorCounts",
     "check",
     "count",
     "current_device",
     "device",
+    "memory_traffic",
     "module",
 ]
 

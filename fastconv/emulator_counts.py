@@ -52,6 +52,8 @@ class TensorCounts:
     bytes: int
     loaded_bytes: int
     stored_bytes: int
+    loaded_sectors: list[tuple[int, int]]  # runs of 32-byte sectors in order: the first, and the one after the last
+    stored_sectors: list[tuple[int, int]]  # a sector's number is its address over 32
 
 
 @dataclasses.dataclass(frozen=True)

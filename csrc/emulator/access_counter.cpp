@@ -2,10 +2,11 @@
 
 #include <algorithm>
 
+#include "emulator/counters.h"
+
 namespace fastconv::emulator {
 namespace {
 
-constexpr uintptr_t kSectorBytes = 32;
 constexpr uintptr_t kBankBytes = 4;
 constexpr int kBanks = 32;
 

@@ -11,6 +11,8 @@
 
 namespace fastconv::emulator {
 
+constexpr uintptr_t kSectorBytes = 32;
+
 // One instruction on one target. A request is what the lanes of a warp ask for together.
 struct AccessRecord {
   std::string target;  // a tensor, a shared array or "dynamic shared memory"
@@ -25,11 +27,17 @@ struct AccessRecord {
   uint64_t ideal_wavefronts = 0;  // shared: passes without a bank conflict
 };
 
+// Neighbouring sectors of 32 bytes, first to end - 1; a sector's number is its address over 32.
+struct SectorRun {
+  uint64_t first = 0, end = 0;
+};
+
 struct TensorRecord {
   std::string name;
-  uint64_t bytes = 0;         // of the tensor
-  uint64_t loaded_bytes = 0;  // distinct
-  uint64_t stored_bytes = 0;  // distinct
+  uint64_t bytes = 0;                                     // of the tensor
+  uint64_t loaded_bytes = 0;                              // distinct
+  uint64_t stored_bytes = 0;                              // distinct
+  std::vector<SectorRun> loaded_sectors, stored_sectors;  // in order
 };
 
 struct LaunchRecord {

@@ -92,7 +92,8 @@ LaunchRecord WatchedLaunch::record() const {
   }
   for (const TensorShadow& tensor : tensors) {
     record.tensors.push_back({tensor.name, tensor.end - tensor.begin, tensor.touched_bytes(Access::load),
-                              tensor.touched_bytes(Access::store)});
+                              tensor.touched_bytes(Access::store), tensor.touched_sectors(Access::load),
+                              tensor.touched_sectors(Access::store)});
   }
   record.operations = operations;
   return record;

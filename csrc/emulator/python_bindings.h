@@ -17,6 +17,12 @@
 
 namespace fastconv::emulator {
 
+inline pybind11::list to_python(const std::vector<SectorRun>& runs) {
+  pybind11::list list;
+  for (const SectorRun& run : runs) list.append(pybind11::make_tuple(run.first, run.end));
+  return list;
+}
+
 inline pybind11::dict to_python(const LaunchRecord& record) {
   namespace py = pybind11;
   py::list accesses, tensors;
@@ -40,6 +46,8 @@ inline pybind11::dict to_python(const LaunchRecord& record) {
     entry["bytes"] = tensor.bytes;
     entry["loaded_bytes"] = tensor.loaded_bytes;
     entry["stored_bytes"] = tensor.stored_bytes;
+    entry["loaded_sectors"] = to_python(tensor.loaded_sectors);
+    entry["stored_sectors"] = to_python(tensor.stored_sectors);
     tensors.append(entry);
   }
   py::dict launch;

@@ -104,11 +104,26 @@ void TensorShadow::touch(uintptr_t address, uint32_t bytes, Access kind) const {
 }
 
 uint64_t TensorShadow::touched_bytes(Access kind) const {
-  const unsigned char* bits = (kind == Access::load ? loaded_ : stored_).as<unsigned char>();
+  const unsigned char* bits = touched(kind);
   if (bits == nullptr) return 0;
-  uint64_t touched = 0;
-  for (size_t i = 0; i < (end - begin + 7) / 8; ++i) touched += static_cast<uint64_t>(__builtin_popcount(bits[i]));
-  return touched;
+  uint64_t count = 0;
+  for (size_t i = 0; i < (end - begin + 7) / 8; ++i) count += static_cast<uint64_t>(__builtin_popcount(bits[i]));
+  return count;
+}
+
+std::vector<SectorRun> TensorShadow::touched_sectors(Access kind) const {
+  std::vector<SectorRun> runs;
+  const unsigned char* bits = touched(kind);
+  if (bits == nullptr) return runs;
+  for (size_t i = 0; i < (end - begin + 7) / 8; ++i) {
+    if (bits[i] == 0) continue;
+    // Eight bytes lie in one sector, or in two that follow each other.
+    const auto sector_of = [&](int bit) { return (begin + 8 * i + static_cast<uintptr_t>(bit)) / kSectorBytes; };
+    const uint64_t first = sector_of(__builtin_ctz(bits[i])), last = sector_of(31 - __builtin_clz(bits[i]));
+    if (runs.empty() || runs.back().end < first) runs.push_back({first, first});
+    runs.back().end = last + 1;
+  }
+  return runs;
 }
 
 }  // namespace fastconv::emulator

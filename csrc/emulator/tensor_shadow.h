@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "emulator/access.h"
+#include "emulator/counters.h"
 #include "emulator/launch.h"
 #include "emulator/race_clock.h"
 
@@ -54,12 +55,17 @@ class TensorShadow {
                   uint32_t thread, bool trusts_other_blocks) const;
   void touch(uintptr_t address, uint32_t bytes, Access kind) const;
   uint64_t touched_bytes(Access kind) const;
+  std::vector<SectorRun> touched_sectors(Access kind) const;
 
   const std::string name;
   const uintptr_t begin, end;
   const bool writable;
 
  private:
+  const unsigned char* touched(Access kind) const {
+    return (kind == Access::load ? loaded_ : stored_).as<unsigned char>();
+  }
+
   LazyMemory writers_;          // a record a byte, where written memory is checked
   LazyMemory readers_;          // likewise: block + 1 of the one block that has read the byte, or kMany
   LazyMemory loaded_, stored_;  // a bit a byte, where counted
