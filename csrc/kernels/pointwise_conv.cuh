@@ -39,8 +39,9 @@ struct PointwiseParameters {
   void* bias_gradient;  // wgrad: [rows] where the sum is not split, or null
 };
 
-// A tile of `rows` rows of `chunks` chunks on its way to shared memory.
-template <class Shape, bool narrow, int rows, int chunks>
+// A tile of `rows` rows of `chunks` chunks on its way to shared memory. depthwise: rows are terms of the sum, which
+// lanes read across, of float32 word by word.
+template <class Shape, bool narrow, bool depthwise, int rows, int chunks>
 class PointwiseLoader {
   using Element = typename Shape::Element;
   static constexpr int kRowStep = Shape::kThreads / chunks, kRowsOfThread = rows / kRowStep;
@@ -62,15 +63,49 @@ class PointwiseLoader {
     for (int i = 0; i < kRowsOfThread; ++i) {
       const int row = row_ + i * kRowStep;
       const bool valid = left > 0 && first_row + row < operand_.rows;
-      copy_chunk<Element, narrow>(tile + swizzled<chunks>(row, chunk_) * 16, from + i * kRowStep * operand_.pitch,
-                                  valid, left, operand_.piece_bytes);
+      copy_chunk<Element, narrow>(tile + place_of(row) * 16, from + i * kRowStep * operand_.pitch, valid, left,
+                                  operand_.piece_bytes);
     }
   }
 
  private:
+  __device__ __forceinline__ int place_of(int row) const {
+    if constexpr (depthwise && sizeof(Element) == 4) return swizzled_for_words<chunks>(row, chunk_);
+    return swizzled<chunks>(row, chunk_);
+  }
+
   const PointwiseOperand& operand_;
   const int row_, chunk_;
 };
+
+// Of a float32 matrix: position counts the elements of a row, each image's filled up to whole chunks.
+__device__ __forceinline__ float element_of(const PointwiseOperand& operand, int row, int64_t position) {
+  constexpr int kChunk = 4;
+  uint32_t place = static_cast<uint32_t>(position / kChunk);
+  const uint32_t image = operand.chunks.split(place);
+  const int column = static_cast<int>(place) * kChunk + static_cast<int>(position % kChunk);
+  if (row >= operand.rows || image >= static_cast<uint32_t>(operand.images) || column >= operand.length) return 0;
+  return static_cast<const float*>(operand.elements)[image * operand.batch + row * operand.pitch + column];
+}
+
+// One output over some of the sum's terms, and of the bias's gradient where there is no column, in float32 arithmetic.
+template <PointwisePass pass>
+__device__ float exact_pointwise(const PointwiseParameters& parameters, int row, int64_t column, int64_t begin,
+                                 int64_t end, float sum) {
+  for (int64_t k = begin; k < end; ++k) {
+    const float left = pass == PointwisePass::dgrad ? element_of(parameters.left, static_cast<int>(k), row)
+                                                    : element_of(parameters.left, row, k);
+    if (column < 0) {
+      sum += left;
+    } else {
+      sum = fmaf(left,
+                 pass == PointwisePass::wgrad ? element_of(parameters.right, static_cast<int>(column), k)
+                                              : element_of(parameters.right, static_cast<int>(k), column),
+                 sum);
+    }
+  }
+  return sum;
+}
 
 template <class Shape>
 constexpr int pointwise_shared_bytes() {
@@ -97,11 +132,11 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const int slices = parameters.splits.divide(parameters.slices * (split + 1)) - begin;
 
   using LeftLoader =
-      typename std::conditional<kLeftDepthwise, PointwiseLoader<Shape, narrow, Shape::kDepth, kRowChunks>,
-                                PointwiseLoader<Shape, narrow, Shape::kRows, kDepthChunks>>::type;
+      typename std::conditional<kLeftDepthwise, PointwiseLoader<Shape, narrow, true, Shape::kDepth, kRowChunks>,
+                                PointwiseLoader<Shape, narrow, false, Shape::kRows, kDepthChunks>>::type;
   using RightLoader =
-      typename std::conditional<kRightDepthwise, PointwiseLoader<Shape, narrow, Shape::kDepth, kColumnChunks>,
-                                PointwiseLoader<Shape, narrow, Shape::kColumns, kDepthChunks>>::type;
+      typename std::conditional<kRightDepthwise, PointwiseLoader<Shape, narrow, true, Shape::kDepth, kColumnChunks>,
+                                PointwiseLoader<Shape, narrow, false, Shape::kColumns, kDepthChunks>>::type;
   const LeftLoader left_loader(parameters.left);
   const RightLoader right_loader(parameters.right);
 
@@ -168,9 +203,21 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                        int64_t{chunk} * Shape::kChunk, 0,
                        image < static_cast<uint32_t>(parameters.images) ? parameters.length - first : 0};
   };
+  constexpr bool kSplit = Shape::kPrecision == Precision::split_tf32;
+  const int64_t first_term = int64_t{begin} * Shape::kDepth, last_term = first_term + int64_t{slices} * Shape::kDepth;
+  const Suspicion suspicion(range);
   store_tile<Shape>(
       accumulators, reinterpret_cast<float*>(pipeline), output_rows, parameters.out, split, column_at,
-      [](float) { return false; }, [](int, int, float sum) { return sum; });
+      [&](float sum) { return kSplit && suspicion(sum); },
+      [&](int tile_row, int tile_column, float sum) {
+        if constexpr (!kSplit) return sum;
+        const int row = first_row + tile_row;
+        const float bias = pass != PointwisePass::wgrad && parameters.bias != nullptr
+                               ? static_cast<const float*>(parameters.bias)[row]
+                               : 0.0f;
+        return exact_pointwise<pass>(parameters, row, int64_t{column_tile} * Shape::kColumns + tile_column, first_term,
+                                     last_term, bias);
+      });
 
   // All eight columns of the product with ones are the same; the lanes of the first hold them.
   if (wants_bias && threadIdx.x % 4 == 0) {
@@ -180,7 +227,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       for (int half = 0; half < 2; ++half) {
         const int row = first_row + warp.row + 16 * m + 8 * half + (lane >> 2);
         if (row >= parameters.rows) continue;
-        const float sum = bias_sums[m][0][2 * half];
+        float sum = bias_sums[m][0][2 * half];
+        if constexpr (sizeof(Element) == 4) {
+          if (suspicion(sum)) sum = exact_pointwise<pass>(parameters, row, -1, first_term, last_term, 0);
+        }
         if (parameters.partial_bias != nullptr) {
           parameters.partial_bias[split * parameters.rows + row] = sum;
         } else {

@@ -30,21 +30,26 @@ void launch_repack(DataType dtype, const RepackParameters& parameters, int64_t s
 void launch_conversion(const ConvProblem& problem, const Operand& operand, const void* source, void* destination,
                        const Stream& stream);
 
+// get(element, precision) of the types that the problem is computed in: Half{} and a Precision as a type, for example.
+template <class Get>
+decltype(auto) for_types_of(const ConvProblem& problem, const Get& get) {
+  using Native = std::integral_constant<Precision, Precision::native>;
+  if (problem.dtype == DataType::float16) return get(Half{}, Native());
+  if (problem.dtype == DataType::bfloat16) return get(BFloat16{}, Native());
+  if (problem.allow_tf32) return get(float{}, std::integral_constant<Precision, Precision::tf32>());
+  return get(float{}, std::integral_constant<Precision, Precision::split_tf32>());
+}
+
 template <class Parameters>
 const KernelSet<Parameters>& kernels_of(const ConvProblem& problem) {
-  const auto get = [](auto element, auto precision) -> const KernelSet<Parameters>& {
+  return for_types_of(problem, [](auto element, auto precision) -> const KernelSet<Parameters>& {
     using Element = decltype(element);
     if constexpr (std::is_same<Parameters, GatherParameters>::value) {
       return gather_kernels<Element, precision()>();
     } else {
       return wgrad_kernels<Element, precision()>();
     }
-  };
-  using Native = std::integral_constant<Precision, Precision::native>;
-  if (problem.dtype == DataType::float16) return get(Half{}, Native());
-  if (problem.dtype == DataType::bfloat16) return get(BFloat16{}, Native());
-  if (problem.allow_tf32) return get(float{}, std::integral_constant<Precision, Precision::tf32>());
-  return get(float{}, std::integral_constant<Precision, Precision::split_tf32>());
+  });
 }
 
 }  // namespace mma

@@ -17,7 +17,6 @@ bool has_dense_planes(const Operand& operand) {
 std::string why_not(const ConvProblem& problem) {
   const std::string reason = why_not_any(problem);
   if (!reason.empty()) return reason;
-  if (problem.dtype == DataType::float32) return "float32: this kernel is for float16 and bfloat16";
   if (problem.groups != 1) return "grouped";
   if (problem.w.sizes[2] != 1 || problem.w.sizes[3] != 1) return "not a 1x1 filter";
   if (problem.stride[0] != 1 || problem.stride[1] != 1) return "a stride: this kernel is for stride 1";
@@ -37,6 +36,7 @@ std::string why_not(const ConvProblem& problem) {
 // What the product's two sides are, but for the pointers.
 struct Geometry {
   PointwisePass pass;
+  int element, chunk;  // bytes of an element, elements of 16 bytes
   PointwiseOperand left{}, right{};
   int left_piece, right_piece;
   int64_t pixels, rows, columns, depth;  // columns and depth in whole chunks where they are pixels
@@ -46,6 +46,8 @@ struct Geometry {
       : pass(problem.pass == ConvPass::fprop   ? PointwisePass::fprop
              : problem.pass == ConvPass::dgrad ? PointwisePass::dgrad
                                                : PointwisePass::wgrad),
+        element(size_of(problem.dtype)),
+        chunk(16 / element),
         pixels(problem.x.sizes[2] * problem.x.sizes[3]),
         most_workspace_bytes(problem.most_workspace_bytes) {
     const int64_t filters = problem.w.sizes[0], channels = problem.w.sizes[1];
@@ -56,9 +58,9 @@ struct Geometry {
     right = right_operand;
     left_piece = left_piece_bytes;
     right_piece = right_piece_bytes;
-    const int64_t all_pixels = problem.x.sizes[0] * round_up(pixels, 8);
+    const int64_t all_pixels = problem.x.sizes[0] * round_up(pixels, chunk);
     rows = pass == PointwisePass::dgrad ? channels : filters;
-    columns = pass == PointwisePass::wgrad ? round_up(channels, 8) : all_pixels;
+    columns = pass == PointwisePass::wgrad ? round_up(channels, chunk) : all_pixels;
     depth = pass == PointwisePass::fprop ? channels : pass == PointwisePass::dgrad ? filters : all_pixels;
   }
 
@@ -74,29 +76,29 @@ struct Geometry {
  private:
   using Side = std::pair<int, PointwiseOperand>;
 
-  static int piece_of(int64_t length, std::initializer_list<int64_t> steps) {
-    int64_t piece = std::gcd(int64_t{16}, 2 * length);
-    for (int64_t step : steps) piece = std::gcd(piece, 2 * step);
+  int piece_of(int64_t length, std::initializer_list<int64_t> steps) const {
+    int64_t piece = std::gcd(int64_t{16}, element * length);
+    for (int64_t step : steps) piece = std::gcd(piece, element * step);
     return static_cast<int>(piece);
   }
 
-  static Side planes_of(const Operand& operand) {
+  Side planes_of(const Operand& operand) const {
     const auto& [sizes, strides] = operand;
     const int64_t length = sizes[2] * sizes[3];
     PointwiseOperand side{};
     side.pitch = strides[1];
     side.batch = strides[0];
-    side.chunks = FastDivider<uint32_t>(static_cast<uint32_t>(divide_up(length, 8)));
+    side.chunks = FastDivider<uint32_t>(static_cast<uint32_t>(divide_up(length, chunk)));
     side.images = static_cast<int>(sizes[0]);
     side.length = static_cast<int>(length);
     side.rows = static_cast<int>(sizes[1]);
     return {piece_of(length, {sizes[1] > 1 ? strides[1] : 0, sizes[0] > 1 ? strides[0] : 0}), side};
   }
 
-  static Side weights_of(const Operand& w) {
+  Side weights_of(const Operand& w) const {
     PointwiseOperand side{};
     side.pitch = w.strides[0];
-    side.chunks = FastDivider<uint32_t>(static_cast<uint32_t>(divide_up(w.sizes[1], 8)));
+    side.chunks = FastDivider<uint32_t>(static_cast<uint32_t>(divide_up(w.sizes[1], chunk)));
     side.images = 1;
     side.length = static_cast<int>(w.sizes[1]);
     side.rows = static_cast<int>(w.sizes[0]);
@@ -105,7 +107,9 @@ struct Geometry {
 };
 
 const KernelSet<PointwiseParameters>& kernels_for(const ConvProblem& problem, PointwisePass pass) {
-  return problem.dtype == DataType::float16 ? pointwise_kernels<Half>(pass) : pointwise_kernels<BFloat16>(pass);
+  return for_types_of(problem, [&](auto element, auto precision) -> const KernelSet<PointwiseParameters>& {
+    return pointwise_kernels<decltype(element), precision()>(pass);
+  });
 }
 
 const std::vector<Kernel<PointwiseParameters>>& candidates_of(const ConvProblem& problem, const Geometry& geometry) {
@@ -117,8 +121,8 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
   Work work{};
   work.blocks = geometry.blocks(tile);
   work.slices = static_cast<double>(divide_up(geometry.depth, tile.depth));
-  work.element_size = 2;
-  work.precision = Precision::native;
+  work.element_size = geometry.element;
+  work.precision = precision_of(problem);
   work.memory_bytes = static_cast<double>(problem.compulsory_bytes());
   work.partial_elements = static_cast<double>(geometry.partial_elements());
   return work;
@@ -159,7 +163,7 @@ PointwiseParameters parameters_for(const ConvProblem& problem, const Geometry& g
   p.residual_batch = problem.residual.strides[0];
   p.images = is_wgrad ? 1 : static_cast<int>(output.sizes[0]);
   p.length = static_cast<int>(is_wgrad ? output.sizes[1] : geometry.pixels);
-  p.chunks = FastDivider<uint32_t>(static_cast<uint32_t>(divide_up(p.length, 8)));
+  p.chunks = FastDivider<uint32_t>(static_cast<uint32_t>(divide_up(p.length, geometry.chunk)));
   p.rows = static_cast<int>(geometry.rows);
   p.row_tiles = FastDivider<uint32_t>(static_cast<uint32_t>(divide_up(geometry.rows, tile.rows)));
   p.tiles_of_split = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.blocks(tile)));
@@ -170,10 +174,10 @@ PointwiseParameters parameters_for(const ConvProblem& problem, const Geometry& g
   p.out.activation = is_wgrad ? Activation::identity : problem.activation;
   p.out.partial_pitch = geometry.columns;
   p.out.partial_split_stride = geometry.partial_elements();
-  const auto whole = [](const Operand& operand) {
-    return operand.strides[0] * 2 % 16 == 0 && operand.strides[1] * 2 % 16 == 0;
+  const auto whole = [&](const Operand& operand) {
+    return operand.strides[0] % geometry.chunk == 0 && operand.strides[1] % geometry.chunk == 0;
   };
-  p.out.vector_access = is_wgrad ? output.strides[1] == 1 && output.strides[0] * 2 % 16 == 0
+  p.out.vector_access = is_wgrad ? output.strides[1] == 1 && output.strides[0] % geometry.chunk == 0
                                  : whole(output) && (!problem.has_residual || whole(problem.residual));
   return p;
 }
@@ -225,21 +229,22 @@ class PointwiseLaunch {
               const LaunchArguments& arguments) const {
     const bool is_wgrad = geometry_.pass == PointwisePass::wgrad, is_dgrad = geometry_.pass == PointwisePass::dgrad;
     const Operand& output = is_wgrad ? problem_.w : is_dgrad ? problem_.x : problem_.y;
+    const int element = geometry_.element;
     launch_kernel(
         {is_wgrad   ? "pointwise_wgrad"
          : is_dgrad ? "pointwise_dgrad"
                     : "pointwise_fprop",
          p.tiles_of_split.divisor() * splits_, 32 * kernel.tile.warps(), kernel.shared_bytes, kernel.launch_bound},
         kernel.function, p,
-        {{is_wgrad ? "dy" : "w", p.left.elements, bytes_of(is_wgrad ? problem_.y : problem_.w, 2)},
-         {is_dgrad ? "dy" : "x", p.right.elements, bytes_of(is_dgrad ? problem_.y : problem_.x, 2)},
+        {{is_wgrad ? "dy" : "w", p.left.elements, bytes_of(is_wgrad ? problem_.y : problem_.w, element)},
+         {is_dgrad ? "dy" : "x", p.right.elements, bytes_of(is_dgrad ? problem_.y : problem_.x, element)},
          {is_wgrad   ? "dw"
           : is_dgrad ? "dx"
                      : "y",
-          p.out.partial != nullptr ? nullptr : p.out.output, bytes_of(output, 2), true},
-         {"bias", p.bias, geometry_.rows * 2},
-         {"residual", p.out.residual, bytes_of(problem_.residual, 2)},
-         {"bias_gradient", p.bias_gradient, geometry_.rows * 2, true},
+          p.out.partial != nullptr ? nullptr : p.out.output, bytes_of(output, element), true},
+         {"bias", p.bias, geometry_.rows * element},
+         {"residual", p.out.residual, bytes_of(problem_.residual, element)},
+         {"bias_gradient", p.bias_gradient, geometry_.rows * element, true},
          {"partial", p.out.partial, geometry_.partial_bytes(splits_), true}},
         arguments.stream);
   }
@@ -248,8 +253,8 @@ class PointwiseLaunch {
     ReduceParameters parameters{};
     parameters.out = p.out;
     parameters.splits = splits_;
-    parameters.items = geometry_.rows * geometry_.columns / 8;
-    parameters.chunks = FastDivider<uint64_t>(geometry_.columns / 8);
+    parameters.items = geometry_.rows * geometry_.columns / geometry_.chunk;
+    parameters.chunks = FastDivider<uint64_t>(geometry_.columns / geometry_.chunk);
     parameters.output_strides = {p.output_row, 0, 0};
     parameters.columns_are_taps = true;
     parameters.channels = p.length;

@@ -3,10 +3,8 @@
 namespace fastconv::mma {
 
 template <>
-const KernelSet<PointwiseParameters>& pointwise_kernels<BFloat16>(PointwisePass pass) {
-  if (pass == PointwisePass::fprop) return compiled_pointwise_kernels<BFloat16, PointwisePass::fprop>();
-  if (pass == PointwisePass::dgrad) return compiled_pointwise_kernels<BFloat16, PointwisePass::dgrad>();
-  return compiled_pointwise_kernels<BFloat16, PointwisePass::wgrad>();
+const KernelSet<PointwiseParameters>& pointwise_kernels<BFloat16, Precision::native>(PointwisePass pass) {
+  return compiled_pointwise_kernels_of<BFloat16, Precision::native, kPointwiseTiles16, kNarrowPointwiseTiles16>(pass);
 }
 
 }  // namespace fastconv::mma

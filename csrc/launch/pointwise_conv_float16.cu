@@ -3,10 +3,8 @@
 namespace fastconv::mma {
 
 template <>
-const KernelSet<PointwiseParameters>& pointwise_kernels<Half>(PointwisePass pass) {
-  if (pass == PointwisePass::fprop) return compiled_pointwise_kernels<Half, PointwisePass::fprop>();
-  if (pass == PointwisePass::dgrad) return compiled_pointwise_kernels<Half, PointwisePass::dgrad>();
-  return compiled_pointwise_kernels<Half, PointwisePass::wgrad>();
+const KernelSet<PointwiseParameters>& pointwise_kernels<Half, Precision::native>(PointwisePass pass) {
+  return compiled_pointwise_kernels_of<Half, Precision::native, kPointwiseTiles16, kNarrowPointwiseTiles16>(pass);
 }
 
 }  // namespace fastconv::mma

@@ -116,12 +116,14 @@ def _tile(kernel: Kernel, sizes: tuple[int, ...]) -> tuple[str, Part, int]:
 def _pointwise(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
     *sizes, pass_, narrow = numbers
     name, main, columns = _tile(kernel, tuple(sizes))
+    variant = f"{('fprop', 'dgrad', 'wgrad')[pass_]} {name}{', narrow' if narrow else ''}"
+    if kernel.type == "float32":  # whose outputs and partial sums are stored alike
+        return variant, Parts((main,))
     stores = columns // 16
     # Four conversions of two numbers each tell a chunk of the output from partial sums, which are float32.
     wanted = {_SHARED_PAIR: columns // 4, _WRITE: stores, r"\bF2FP\b": 4 * stores}
     store = Part("store", wanted, "chunk", stores)
-    passes = ("fprop", "dgrad", "wgrad")
-    return f"{passes[pass_]} {name}{', narrow' if narrow else ''}", Parts((main, store))
+    return variant, Parts((main, store))
 
 
 def _gather(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:

@@ -216,16 +216,18 @@ def pointwise_cases() -> list[CountedCase]:
     """NCHW by kernels of their own; channels-last, strided too, by the implicit GEMM."""
     planes = [
         convolution(
-            config,
+            config.format(depth=64 if dtype != F32 else 32),
             "1x1, 16x16",
-            FamilyCase(conv_pass, dtype, (4, 64, 16, 16), (64, 64, 1, 1), family="pointwise", **NCHW),
+            FamilyCase(
+                conv_pass, dtype, (4, 64, 16, 16), (64, 64, 1, 1), family="pointwise", allow_tf32=allow_tf32, **NCHW
+            ),
             in_cache=("w",),
         )
-        for dtype in (F16, BF16)
+        for dtype, allow_tf32 in ((F16, False), (BF16, False), (F32, True))
         for conv_pass, config in (
-            ("fprop", "64x128x64_s3_w4"),
-            ("dgrad", "64x64x64_s4_w4"),
-            ("wgrad", "64x64x64_s4_w4"),
+            ("fprop", "64x128x{depth}_s3_w4"),
+            ("dgrad", "64x64x{depth}_s4_w4"),
+            ("wgrad", "64x64x{depth}_s4_w4"),
         )
     ]
     last = [

@@ -56,10 +56,10 @@ def planes_of_groups() -> list[CountedCase]:
 
 
 def planes_of_1x1() -> list[CountedCase]:
-    """In float32, and with a stride, operands are turned to channels-last first, by elements where there is a stride."""
+    """With a stride, operands are turned to channels-last first, by elements."""
     return [
-        by_implicit_gemm_1x1(conv_pass, dtype, stride, AGAIN, **NCHW)
-        for dtype, stride in ((F32, 1), (F16, 2), (F32, 2))
+        by_implicit_gemm_1x1(conv_pass, dtype, 2, AGAIN, **NCHW)
+        for dtype in (F16, F32)
         for conv_pass in ("fprop", "dgrad", "wgrad")
     ]
 

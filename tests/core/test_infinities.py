@@ -36,6 +36,7 @@ GEOMETRIES = {
     "depthwise, dilated": Geometry(1, 8, 8, (11, 10), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2), groups=8),
     "depthwise, any": Geometry(1, 8, 8, (9, 8), (3, 4), stride=(2, 1), padding=(1, 1, 2, 1), groups=8),
     "depthwise, multiplied": Geometry(1, 8, 16, (7, 10), (3, 3), padding=(1, 1, 1, 1), groups=8),
+    "1x1": Geometry(2, 16, 24, (5, 4), (1, 1)),
     "reflect": Geometry(1, 8, 8, (6, 6), (3, 3), stride=(1, 2), padding=(1, 1, 2, 1), padding_mode="reflect"),
 }
 

@@ -4,6 +4,7 @@ and threads in random order."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 
 import pytest
@@ -35,6 +36,10 @@ CASES = {
         ("pieces of 8 bytes", pointwise("fprop", BF16, (2, 24, 14, 14), 16, bias=True), True),
         ("odd planes and channels", pointwise("fprop", F16, (3, 13, 7, 7), 21, bias=True), True),
         ("one pixel an image", pointwise("fprop", F16, (5, 24, 1, 1), 16), False),
+        ("whole chunks of float32", pointwise("fprop", F32, (3, 40, 4, 6), 72, bias=True), True),
+        ("whole chunks in TF32", pointwise("fprop", F32, (3, 20, 4, 12), 72, bias=True, allow_tf32=True), True),
+        ("odd planes of float32", pointwise("fprop", F32, (3, 13, 7, 7), 21, bias=True), True),
+        ("pieces of 8 bytes in TF32", pointwise("fprop", F32, (2, 24, 3, 14), 18, bias=True, allow_tf32=True), False),
     ]
 } | {
     "patches of 16x16": patch("fprop", F16, (2, 3, 32, 48), (24, 3, 16, 16), bias=True),
@@ -61,8 +66,9 @@ def test_every_configuration_is_exact_and_free_of_races(name: str) -> None:
 
 @pytest.mark.parametrize("conv_pass", PASSES)
 @pytest.mark.parametrize("misaligned", ["x", "w", "y", "residual"])
-def test_tensors_at_odd_addresses_and_64_bit_indices(conv_pass: str, misaligned: str) -> None:
-    case = pointwise(conv_pass, F16, (2, 16, 4, 8), 24, residual=conv_pass == "fprop", index_bits=64)
+@pytest.mark.parametrize("dtype", [F16, F32])
+def test_tensors_at_odd_addresses_and_64_bit_indices(conv_pass: str, misaligned: str, dtype: torch.dtype) -> None:
+    case = pointwise(conv_pass, dtype, (2, 16, 4, 8), 24, residual=conv_pass == "fprop", index_bits=64)
     tensors = case.tensors()
     if misaligned not in tensors:
         pytest.skip("only fprop adds a residual")
@@ -76,11 +82,11 @@ def test_tensors_at_odd_addresses_and_64_bit_indices(conv_pass: str, misaligned:
             assert torch.equal(result.double(), expected[name])
 
 
-@pytest.mark.parametrize("seed", range(18))
+@pytest.mark.parametrize("seed", range(24))
 def test_random_problems_are_exact(seed: int) -> None:
     dice = random.Random(seed)
     conv_pass = dice.choice(PASSES)
-    dtype = dice.choice((F16, BF16))
+    dtype = dice.choice((F16, BF16, F32))
     if dice.random() < 0.7:
         size = (dice.choice((1, 4, 7, 8, 13)), dice.choice((1, 6, 8, 16, 11)))
         case = pointwise(
@@ -96,6 +102,7 @@ def test_random_problems_are_exact(seed: int) -> None:
         case,
         bias=dice.random() < 0.5 and (case.family, conv_pass) != ("patch", "dgrad"),
         residual=conv_pass == "fprop" and dice.random() < 0.5,
+        allow_tf32=dtype == F32 and dice.random() < 0.5,
         index_bits=dice.choice((32, 64)),
     )
     configs = case.configs()
@@ -105,11 +112,14 @@ def test_random_problems_are_exact(seed: int) -> None:
 
 
 @pytest.mark.parametrize("conv_pass", PASSES)
-@pytest.mark.parametrize(("dtype", "roundings"), [(F16, 2**-11), (BF16, 2**-8)])
-def test_error_is_that_of_the_precision(conv_pass: str, dtype: torch.dtype, roundings: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "allow_tf32", "roundings"),
+    [(F16, False, 2**-11), (BF16, False, 2**-8), (F32, True, 2**-10), (F32, False, 2**-22)],
+)
+def test_error_is_that_of_the_precision(conv_pass: str, dtype: torch.dtype, allow_tf32: bool, roundings: float) -> None:
     for case in (
-        pointwise(conv_pass, dtype, (3, 72, 5, 8), 40),
-        patch(conv_pass, dtype, (2, 3, 32, 16), (24, 3, 16, 16)),
+        pointwise(conv_pass, dtype, (3, 72, 5, 8), 40, allow_tf32=allow_tf32),
+        patch(conv_pass, dtype, (2, 3, 32, 16), (24, 3, 16, 16), allow_tf32=allow_tf32),
     ):
         tensors = case.tensors(kind="normal")
         (expected,) = case.reference(tensors).values()
@@ -118,9 +128,25 @@ def test_error_is_that_of_the_precision(conv_pass: str, dtype: torch.dtype, roun
             assert float((result.double() - expected).norm() / expected.norm()) < roundings, f"{case.kernel} {config}"
 
 
+@pytest.mark.parametrize("conv_pass", PASSES)
+@pytest.mark.parametrize(("tiny", "huge"), [(2.0**-120, 2.0**60), (2.0**-140, 2.0**124)])
+def test_tiny_numbers_times_huge_ones_are_as_accurate_as_float32(conv_pass: str, tiny: float, huge: float) -> None:
+    """Split in two, the tiny ones would lose their low parts."""
+    case = pointwise(conv_pass, F32, (3, 24, 5, 6), 20, bias=conv_pass == "wgrad")
+    tensors = case.tensors(kind="normal")
+    scaled = {"fprop": ("x", "w"), "dgrad": ("y", "w"), "wgrad": ("y", "x")}[conv_pass]
+    for name, scale in zip(scaled, (tiny, huge), strict=True):
+        tensors[name] *= scale
+    expected = case.reference(tensors)
+    for config in case.configs():
+        for name, result in case.run(config, tensors).items():
+            error = (result.double() - expected[name]).abs().max()
+            assert error <= expected[name].abs().max() * 2**-20 + 2**-149, f"{config} {name}"
+
+
 def test_nothing_is_converted_and_nothing_written_twice() -> None:
-    for conv_pass in ("fprop", "dgrad"):
-        case = pointwise(conv_pass, BF16, (32, 256, 56, 56), 64)
+    for conv_pass, dtype in itertools.product(("fprop", "dgrad"), (BF16, F32)):
+        case = pointwise(conv_pass, dtype, (32, 256, 56, 56), 64)
         legal = [one for one in case.candidates() if not one.reason]
         assert legal
         assert all(one.details["workspace_bytes"] == 0 for one in legal)
@@ -137,7 +163,6 @@ def test_patches_are_predicted_alike_in_both_layouts() -> None:
 REJECTED = {
     "3x3": (FamilyCase("fprop", F16, (1, 8, 8, 8), (8, 8, 3, 3), family="pointwise", **NCHW), "not a 1x1 filter"),
     "channels-last": (pointwise("fprop", F16, (1, 8, 8, 8), 8, x_last=True), "must be NCHW"),
-    "float32": (pointwise("fprop", F32, (1, 8, 8, 8), 8), "float32"),
     "a stride": (pointwise("fprop", F16, (1, 8, 8, 8), 8, stride=(2, 2)), "a stride"),
     "overlapping filters": (
         FamilyCase("fprop", F16, (1, 8, 9, 9), (8, 8, 3, 3), stride=(2, 2), family="patch"),
