@@ -68,7 +68,7 @@ def on_gpu(problem: Problem, gpu: Gpu) -> Problem:
     """The same problem on CUDA tensors of a named GPU; where this machine has one, under its own name, as times are kept."""
     here = (torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
     name = next((name for name in here if gpu.name in name), gpu.name)
-    return changed(problem, target=Target("cuda", gpu.capability, gpu.multiprocessors, name))
+    return changed(problem, target=Target("cuda", gpu.capability, gpu.multiprocessors, name, gpu.l2_megabytes << 20))
 
 
 def candidates_on(problem: Problem) -> list[Candidate]:

@@ -104,7 +104,13 @@ _CPU = Target("cpu", 0, 0, "cpu")
 @functools.cache
 def _cuda_target(index: int) -> Target:
     properties = torch.cuda.get_device_properties(index)
-    return Target("cuda", properties.major * 10 + properties.minor, properties.multi_processor_count, properties.name)
+    return Target(
+        "cuda",
+        properties.major * 10 + properties.minor,
+        properties.multi_processor_count,
+        properties.name,
+        getattr(properties, "L2_cache_size", 0),  # where PyTorch tells
+    )
 
 
 def target_of(device: torch.device, backend: str = "cuda") -> Target:
@@ -117,7 +123,7 @@ def target_of(device: torch.device, backend: str = "cuda") -> Target:
     if backend in ("aten", "auto"):
         return _CPU
     played = _emulator().current_device()
-    return Target("cpu", played.capability, played.multiprocessors, played.name)
+    return Target("cpu", played.capability, played.multiprocessors, played.name, played.l2_bytes)
 
 
 @functools.cache

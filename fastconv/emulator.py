@@ -64,11 +64,12 @@ class Device:
     name: str
     capability: int
     multiprocessors: int
+    l2_bytes: int  # of the second-level cache that plans are made for
 
 
 _DEVICES = {
-    "sm_80": Device("emulated sm_80", 80, 108),
-    "sm_90": Device("emulated sm_90", 90, 132),
+    "sm_80": Device("emulated sm_80", 80, 108, 40 << 20),
+    "sm_90": Device("emulated sm_90", 90, 132, 50 << 20),
 }
 _MODES = ("fast", "check")
 _ORDERS = ("shuffled", "natural")

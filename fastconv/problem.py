@@ -56,6 +56,7 @@ class Target:
     capability: int  # 80, 90, ...
     multiprocessors: int
     name: str = ""
+    l2_bytes: int = 0  # of the second-level cache; 0: as devices of that capability mostly have
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

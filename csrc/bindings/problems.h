@@ -20,9 +20,9 @@ namespace py = pybind11;
 
 // A problem with what all of them end with, checked.
 template <class Problem>
-Problem finished(Problem problem, int index_bits, int capability, int multiprocessors) {
+Problem finished(Problem problem, int index_bits, int capability, int multiprocessors, int64_t l2_bytes = 0) {
   problem.index_bits = index_bits;
-  problem.target = {capability, multiprocessors};
+  problem.target = {capability, multiprocessors, l2_bytes};
   problem.validate();
   return problem;
 }
@@ -35,7 +35,7 @@ inline void bind_problems(py::module_& module) {
                        const std::string& padding_mode, double padding_value, bool has_bias,
                        const std::optional<SizesAndStrides>& residual, const std::string& activation, int index_bits,
                        bool allow_tf32, bool deterministic, int64_t most_workspace_bytes, int capability,
-                       int multiprocessors) {
+                       int multiprocessors, int64_t l2_bytes) {
              ConvProblem problem;
              problem.pass = parse("conv_pass", conv_pass, kConvPasses);
              problem.dtype = parse_dtype(dtype);
@@ -55,7 +55,7 @@ inline void bind_problems(py::module_& module) {
              problem.allow_tf32 = allow_tf32;
              problem.deterministic = deterministic;
              problem.most_workspace_bytes = most_workspace_bytes;
-             return finished(problem, index_bits, capability, multiprocessors);
+             return finished(problem, index_bits, capability, multiprocessors, l2_bytes);
            }),
            py::kw_only(), py::arg("conv_pass"), py::arg("dtype"), py::arg("x"), py::arg("w"), py::arg("y"),
            py::arg("stride") = std::array<int, 2>{1, 1}, py::arg("padding") = std::array<int, 4>{0, 0, 0, 0},
@@ -63,7 +63,7 @@ inline void bind_problems(py::module_& module) {
            py::arg("padding_value") = 0.0, py::arg("has_bias") = false, py::arg("residual") = py::none(),
            py::arg("activation") = "identity", py::arg("index_bits") = 32, py::arg("allow_tf32") = false,
            py::arg("deterministic") = true, py::arg("most_workspace_bytes") = ConvProblem().most_workspace_bytes,
-           py::arg("capability") = 80, py::arg("multiprocessors") = 108)
+           py::arg("capability") = 80, py::arg("multiprocessors") = 108, py::arg("l2_bytes") = 0)
       .def_property_readonly("op", [](const ConvProblem& problem) { return op_of(problem); });
 
   py::class_<PoolProblem>(module, "PoolProblem", py::module_local())

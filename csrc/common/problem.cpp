@@ -85,6 +85,10 @@ void check_common(int index_bits, const Target& target) {
   if (index_bits != 32 && index_bits != 64) reject("index_bits", std::to_string(index_bits), "32 or 64");
   if (target.capability < 10) reject("capability", std::to_string(target.capability), "a number like 80 or 90");
   if (target.multiprocessors < 1) reject("multiprocessors", std::to_string(target.multiprocessors), "1 or more");
+  if (target.l2_bytes < 0) {
+    reject("l2_bytes", std::to_string(target.l2_bytes),
+           "the bytes of the second-level cache, or 0 for what devices of the capability mostly have");
+  }
 }
 
 void check_same_size(const char* argument, int64_t value, const char* other, int64_t wanted) {

@@ -42,6 +42,7 @@ struct Operand {
 struct Target {
   int capability = 80;
   int multiprocessors = 108;
+  int64_t l2_bytes = 0;  // of the second-level cache; 0: as devices of that capability mostly have
 };
 
 enum class ConvPass { fprop, dgrad, wgrad };

@@ -115,6 +115,7 @@ inline Machine Machine::of(const Target& target) {
   } else if (target.capability >= 90) {
     machine = {target.multiprocessors, 1.7e9, 2560, 32, 3.3e12, 50e6, 227 * 1024, 228 * 1024};
   }
+  if (target.l2_bytes > 0) machine.cache_bytes = static_cast<double>(target.l2_bytes);
   return machine;
 }
 

@@ -85,6 +85,7 @@ def compiled_problem(module: ModuleType, problem: Problem, most_workspace_bytes:
         activation=problem.activation,
         allow_tf32=problem.allow_tf32,
         deterministic=problem.deterministic,
+        l2_bytes=problem.target.l2_bytes,
         **({} if most_workspace_bytes is None else {"most_workspace_bytes": most_workspace_bytes}),
         **common,
     )

@@ -67,7 +67,7 @@ def predict(row: Row, case: Case, name: str, gpu: Gpu) -> None:
     """The roofline of the whole case, and the cost model's sum over its primitives where it has a figure for each."""
     roof = case.roof(gpu.ceilings())
     row.predicted_gpu, row.predicted_roof_seconds, row.bound = gpu.name, roof.seconds, roof.bound
-    target = Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name)
+    target = Target("cuda", gpu.capability, gpu.multiprocessors, gpu.name, gpu.l2_megabytes << 20)
     total = 0.0
     chosen = []
     for problem in problems(case, target):

@@ -86,6 +86,7 @@ def test_problem_reaches_the_core_whole(core):
         "deterministic": True,
         "capability": device.capability,
         "multiprocessors": device.multiprocessors,
+        "l2_bytes": device.l2_bytes,
     }
     assert (pointers[0], pointers[1], pointers[3], pointers[4]) == tuple(t.data_ptr() for t in (x, w, b, residual))
 

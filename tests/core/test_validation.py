@@ -53,6 +53,7 @@ BAD_CONVOLUTIONS = [
     ({"index_bits": 16}, "index_bits is 16.*32 or 64"),
     ({"capability": 8}, "capability is 8"),
     ({"multiprocessors": 0}, "multiprocessors is 0.*1 or more"),
+    ({"l2_bytes": -1}, "l2_bytes is -1.*or 0 for what devices of the capability mostly have"),
     ({"stride": (0, 1)}, r"stride is \(0, 1\).*1 or more"),
     ({"stride": (2, -2)}, r"stride is \(2, -2\)"),
     ({"dilation": (1, 0)}, r"dilation is \(1, 0\)"),

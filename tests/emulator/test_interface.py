@@ -70,7 +70,7 @@ def test_device_is_not_the_one_that_was_chosen(probes, monkeypatch):
     assert emulator.current_device().capability == 90
     with emulator.device("sm_80") as chosen:
         assert emulator.current_device() == chosen
-        assert (chosen.capability, chosen.multiprocessors) == (80, 108)
+        assert (chosen.capability, chosen.multiprocessors, chosen.l2_bytes) == (80, 108, 40 << 20)
         assert emulator.module().control.device()[1:] == (80, 108)
         with emulator.device("sm_90"):
             assert emulator.module().control.device()[1:] == (90, 132)
