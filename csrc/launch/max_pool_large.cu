@@ -89,6 +89,14 @@ std::string can_implement(const PoolProblem& problem, const std::string& config)
   return reason_for_blocks(blocks_of(problem, group));
 }
 
+// Instructions that the threads execute, as the machine code has them, roughly: those for an element, which overlapping
+// windows read again, and those with which a thread begins and ends.
+double instructions_of(const PoolProblem& problem, LargePoolGroup group) {
+  const double threads = static_cast<double>(blocks_of(problem, group)) * kLargePoolThreads;
+  if (is_backward(problem)) return 7 * static_cast<double>(problem.x.count()) + 60 * threads;
+  return 9 * static_cast<double>(problem.flops()) + 100 * threads;
+}
+
 LargePoolAxis axis_of(const PoolProblem& problem, int axis) {
   return {static_cast<int>(problem.x.sizes[2 + axis]), static_cast<int>(problem.y.sizes[2 + axis]),
           problem.kernel[axis], problem.stride[axis], problem.padding[axis]};
@@ -115,7 +123,8 @@ Prepared prepare(const PoolProblem& problem, const std::string& config) {
   prototype.vector_groups =
       FastDivider<uint32_t>(static_cast<uint32_t>(std::max<int64_t>(1, ceil_div(prototype.vectors, prototype.lanes))));
 
-  Description description = describe_moving(problem, blocks_of(problem, group), kLargePoolThreads);
+  Description description =
+      describe_moving(problem, blocks_of(problem, group), kLargePoolThreads, 0, instructions_of(problem, group));
   description.choices = {{"lanes", in_channels ? prototype.lanes : 1}};
 
   const LargePoolKernel kernel = backward ? large_pool_backward_kernel_of(problem.dtype, group)

@@ -41,7 +41,8 @@ std::string reason_against_vectors(const PoolProblem& problem, bool whole) {
   return "";
 }
 
-Description describe_moving(const PoolProblem& problem, int64_t blocks, int threads, double moved) {
+Description describe_moving(const PoolProblem& problem, int64_t blocks, int threads, double moved,
+                            double instructions) {
   Description description;
   description.blocks = static_cast<unsigned>(blocks);
   description.threads = threads;
@@ -51,7 +52,9 @@ Description describe_moving(const PoolProblem& problem, int64_t blocks, int thre
   work.blocks = static_cast<double>(blocks);
   work.bytes = std::max(moved, static_cast<double>(description.compulsory_bytes)) /
                std::min(1.0, work.blocks / problem.target.multiprocessors);
-  description.predicted_seconds = predict_seconds(work, problem.dtype, problem.target);
+  work.multiply_adds = instructions;
+  // Whatever the type of the elements, comparing and addressing run at the rate of float32.
+  description.predicted_seconds = predict_seconds(work, DataType::float32, problem.target);
   return description;
 }
 

@@ -36,8 +36,9 @@ class NumberedConfigs {
 std::string reason_against_vectors(const PoolProblem& problem, bool whole = true);
 
 // Of a kernel that is bound by the bytes it moves: those that are compulsory, and `moved` where that is more. Fewer
-// blocks than multiprocessors reach a share of the memory's speed.
-Description describe_moving(const PoolProblem& problem, int64_t blocks, int threads, double moved = 0);
+// blocks than multiprocessors reach a share of the memory's speed. instructions: of all threads, where they may bind.
+Description describe_moving(const PoolProblem& problem, int64_t blocks, int threads, double moved = 0,
+                            double instructions = 0);
 
 // Forward and backward: the larger tensor is x, what is read is x, or y and the offsets. moved_by_vectors: which of x,
 // y and the offsets the kernel accesses 16 bytes at a time; where one lies at another address, the general kernel runs.

@@ -6,6 +6,7 @@
 #include "launch/direct_conv.h"
 #include "launch/direct_wgrad.h"
 #include "launch/max_pool.h"
+#include "launch/max_pool_bands.h"
 #include "launch/max_pool_large.h"
 #include "launch/max_pool_windows.h"
 #include "launch/max_unpool.h"
@@ -30,7 +31,8 @@ const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass) {
 
 const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass pass) {
   static const std::vector<KernelFamily<PoolProblem>> forward{max_pool_planes_forward, max_pool_channels_forward,
-                                                              max_pool_large_forward, max_pool_forward};
+                                                              max_pool_large_forward, max_pool_bands_forward,
+                                                              max_pool_forward};
   static const std::vector<KernelFamily<PoolProblem>> backward{max_pool_planes_backward, max_pool_channels_backward,
                                                                max_pool_large_backward, max_pool_backward};
   static const std::vector<KernelFamily<PoolProblem>> gather{max_pool_gather};

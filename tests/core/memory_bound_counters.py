@@ -352,8 +352,36 @@ def adaptive(config: str, dtype: torch.dtype) -> CountedCase:
 
 @family
 def adaptive_cases() -> list[CountedCase]:
-    """Adaptive to 7x7 of 56x56: windows of 64 elements. To 1x1 is the global pool above."""
+    """Adaptive to 7x7 of 56x56: windows of 64 elements. To 1x1 is the global pool above. NCHW: bands_cases."""
     return [adaptive("warp", F32), *(adaptive("channels", dtype) for dtype in (F32, F16, BF16))]
+
+
+#: Windows over dense NCHW planes, but for 2x2 s2 and 3x3 s2 p1.
+BANDED = {
+    "3x3 stride 1 of 64": (Window((1, 4, 64, 64), (3, 3), (1, 1), (1, 1)), True),
+    "3x3 stride 1 of 14": (Window((2, 64, 14, 14), (3, 3), (1, 1), (1, 1)), False),
+    "2x2 stride 1 of 65": (Window((1, 4, 65, 65), (2, 2), (1, 1)), True),
+    "3x3 stride 2 of 65": (Window((1, 4, 65, 65), (3, 3), (2, 2)), True),
+    "5x5 stride 1 of 64": (Window((1, 4, 64, 64), (5, 5), (1, 1), (2, 2)), True),
+    "13x13 stride 1 of 20": (Window((1, 16, 20, 20), (13, 13), (1, 1), (6, 6)), False),
+    "8x8 stride 8 of 56": (Window((1, 8, 56, 56), (8, 8), (8, 8)), False),
+}
+
+
+@family
+def bands_cases() -> list[CountedCase]:
+    """2x2 of float64 has no kernel of its own."""
+    scattered = Told("lanes have windows of several rows, step over columns, or begin at a border")
+    two = Window((1, 32, 28, 28), (2, 2), (2, 2))
+    cases = [
+        ("32k" if name.startswith("5x5") else "16k", name, window, dtype, halo)
+        for name, (window, halo) in BANDED.items()
+        for dtype in (F32, F16, BF16)
+    ]
+    return [
+        pooling("max_pool_bands", config, name, "forward", window, "contiguous", dtype, halo=halo, told=scattered)
+        for config, name, window, dtype, halo in (*cases, ("16k", "2x2 of 28", two, torch.float64, False))
+    ]
 
 
 #: Of the general kernel: pass, windows, type.

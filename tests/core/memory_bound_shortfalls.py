@@ -13,12 +13,10 @@ from tests.core.counted_case import CountedCase, rewrite
 from tests.core.family_support import FamilyCase
 from tests.core.memory_bound_counters import (
     ANY_POOL,
-    BF16,
     F16,
     F32,
     NCHW,
     SUMS,
-    adaptive,
     any_pool,
     by_implicit_gemm_1x1,
     convolution,
@@ -85,17 +83,12 @@ def planes_fused() -> list[CountedCase]:
 
 
 def any_window() -> list[CountedCase]:
-    """In NCHW the general kernel goes element by element: neighbouring lanes have neighbouring columns, whatever the stride.
-    Where windows overlap, backward in channels_last reads the offsets again for each, in 16 bits 8 bytes a thread."""
+    """Backward of the general kernel goes element by element in NCHW: neighbouring lanes have neighbouring columns.
+    Where windows overlap, in channels_last it reads the offsets again for each, in 16 bits 8 bytes a thread."""
     return [
-        *(any_pool(*case, "contiguous") for case in ANY_POOL),
+        *(any_pool(*case, "contiguous") for case in ANY_POOL if case[0] == "backward"),
         any_pool("backward", "3x3 stride 1 of 32", F16, "channels_last"),
     ]
-
-
-def short_rows_of_windows() -> list[CountedCase]:
-    """A warp has one window, whose rows are half a sector each."""
-    return [adaptive("warp", dtype) for dtype in (F16, BF16)]
 
 
 @functools.cache
@@ -105,7 +98,6 @@ def cases() -> list[CountedCase]:
         planes_of_1x1,
         planes_of_patches,
         planes_fused,
-        short_rows_of_windows,
         any_window,
     )
     return [case for family in families for case in family()]

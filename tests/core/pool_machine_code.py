@@ -1,10 +1,11 @@
-"""What the compiler made of the pooling kernels for one window: registers, and instructions for an output.
+"""What the compiler made of the pooling kernels for known windows: registers, and instructions for an output.
 
 Writes the checked-in table from a module or cubins that nvcc 13.0 compiled:
 python -m tests.core.pool_machine_code 13.0 fastconv/_cuda.*.so
 
-An output is a window: forward writes one element for it, backward the four of dx under it. Its instructions are those of the
-innermost loop, and its share of the copies between global and shared memory; what begins a strip is not counted. The budget
+An output is a window: forward writes one element for it, backward the elements of dx under it, stride x stride of them. Its
+instructions are those of the innermost loop, and its share of the copies between global and shared memory; what begins a strip
+is not counted. The budget
 is what the four schedulers of an H200's 132 multiprocessors issue at about 1.7 GHz while the memory moves an output's bytes at
 4.3 TB/s. Where an output takes fewer, memory is expected to be what binds: a prediction.
 """
@@ -24,14 +25,14 @@ TABLE = Path(__file__).with_name("pool_instructions.csv")
 INSTRUCTIONS_A_BYTE = 132 * 4 * 32 * 1.7e9 / 4.3e12
 
 _TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
-_SYMBOL = re.compile(
-    r"max_pool_(planes|channels)_(forward|backward)_kernelILi([23])E(?:Lb([01])E)?(NS_4HalfE|NS_8BFloat16E|f)E"
-)
+_ELEMENT = "(NS_4HalfE|NS_8BFloat16E|f)E"
+_SYMBOL = re.compile(rf"max_pool_(planes|channels)_(forward|backward)_kernelILi([23])E(?:Lb([01])E)?{_ELEMENT}")
+_WALK = re.compile(rf"max_pool_bands_walk_kernelILi([23])ELi([12])E{_ELEMENT}")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Kernel:
-    family: str  # "planes", "planes, odd rows" (W is odd), "channels"
+    family: str  # "planes", "planes, odd rows" (W is odd), "channels", "bands, stride 1", "bands, stride 2"
     pool_pass: str
     window: int
     type: str
@@ -39,7 +40,10 @@ class Kernel:
 
     @classmethod
     def of(cls, symbol: str, architecture: str) -> Kernel | None:
-        match = _SYMBOL.search(symbol)
+        walk, match = _WALK.search(symbol), _SYMBOL.search(symbol)
+        if walk is not None:
+            window, stride, element = walk.groups()
+            return cls(f"bands, stride {stride}", "forward", int(window), _TYPES[element], architecture)
         if match is None:
             return None
         family, pool_pass, window, pairs, element = match.groups()
@@ -52,19 +56,25 @@ class Kernel:
         return 4 if self.type == "float32" else 2
 
     @property
+    def inputs(self) -> int:
+        """Elements of x for an output."""
+        return 1 if self.family == "bands, stride 1" else 4
+
+    @property
     def bytes_an_output(self) -> int:
-        """Four elements of x, one of y, its place."""
-        return 5 * self.element_bytes + 1
+        """Of x, of y, and its place."""
+        return (self.inputs + 1) * self.element_bytes + 1
 
     @property
     def budget(self) -> float:
         return INSTRUCTIONS_A_BYTE * self.bytes_an_output
 
-    @property
-    def outputs_a_step(self) -> int:
-        """Of the innermost loop."""
-        if self.family != "channels":
+    def outputs_a_step(self, stores: int) -> float:
+        """Of the innermost loop, which has so many stores to shared memory; those of bands are of a value or its place."""
+        if self.family.startswith("planes"):
             return 1
+        if self.family.startswith("bands"):
+            return stores / 2
         return 16 // self.element_bytes * (2 if self.window == 3 else 1)
 
 
@@ -109,14 +119,16 @@ def per_output(kernel: Kernel, code: list[tuple[int, str]]) -> float:
         return sum(bool(re.search(pattern, text)) for text in loop)
 
     if kernel.family == "channels":
-        return len(_innermost(code, lambda loop: has(loop, r"\bSTG") > 0)) / kernel.outputs_a_step
-    step = len(_innermost(code, lambda loop: has(loop, r"\bSTS\b|\bSTS\.") > 0 and not has(loop, "LDGSTS|STG")))
+        return len(_innermost(code, lambda loop: has(loop, r"\bSTG") > 0)) / kernel.outputs_a_step(0)
+    stores = r"\bSTS\b|\bSTS\."
+    innermost = _innermost(code, lambda loop: has(loop, stores) > 0 and not has(loop, "LDGSTS|STG"))
+    step = len(innermost) / kernel.outputs_a_step(has(innermost, stores))
     # Copies of 16 bytes: so many instructions each, in the unrolled loops.
     read, write = (
         min(len(loop) / has(loop, pattern) for loop in _loops(code) if has(loop, pattern))
         for pattern in (r"LDGSTS.*128", r"STG\.E\.128")
     )
-    inside = 4 * kernel.element_bytes, kernel.element_bytes + 1  # of x; of y and the offsets
+    inside = kernel.inputs * kernel.element_bytes, kernel.element_bytes + 1  # of x; of y and the offsets
     read_bytes, written_bytes = inside if kernel.pool_pass == "forward" else inside[::-1]
     return step + read * read_bytes / 16 + write * written_bytes / 16
 

@@ -1,0 +1,115 @@
+#include "launch/max_pool_bands.h"
+
+#include <algorithm>
+
+#include "launch/max_pool_windows.h"
+#include "launch/plane_tiling.h"
+
+namespace fastconv {
+namespace {
+
+// Rows of x under so many rows of windows.
+int64_t reached_rows(const PoolProblem& problem, int64_t rows) {
+  const int64_t window = int64_t{problem.kernel[0] - 1} * problem.dilation[0] + 1;
+  return std::min(problem.x.sizes[2], (rows - 1) * problem.stride[0] + window);
+}
+
+// Of so many planes, each with so many rows of windows; all of them where it has no neighbours in the plane.
+PlaneTileBytes bytes_of_tile(const PoolProblem& problem, int64_t planes, int64_t rows) {
+  const int64_t size = size_of(problem.dtype), columns = problem.y.sizes[3];
+  const int64_t lines = planes * (planes > 1 ? problem.x.sizes[2] : reached_rows(problem, rows));
+  const int64_t outputs = planes * rows * columns;
+  // Of every line the winners of its part of each window, and their places.
+  const int64_t kept = has_band_walk(problem) ? 0 : lines * columns * (size + 1);
+  return {lines * problem.x.sizes[3] * size, outputs * size, outputs, kept};
+}
+
+PlaneTiling tiling_of(const PoolProblem& problem, int64_t budget) {
+  const int64_t rows = problem.y.sizes[2], columns = problem.y.sizes[3];
+  const int64_t walked = has_band_walk(problem) ? ceil_div(columns, band_walk_columns(problem)) : columns;
+  // Offsets, one byte an element, are the hardest to align.
+  const PlaneUnits units{rows, walked, columns, rows * columns};
+  return PlaneTiling(problem, units, budget,
+                     [&](int64_t of_planes, int64_t of_rows) { return bytes_of_tile(problem, of_planes, of_rows); });
+}
+
+std::vector<std::string> configs(const PoolProblem&) {
+  return plane_tile_budgets().names();
+}
+
+std::string can_implement(const PoolProblem& problem, const std::string& config) {
+  if (reason_against_windows(problem).empty()) return "max_pool_planes is made for this window and type";
+  if (problem.offsets_type != OffsetType::uint8) return "offsets of int32: this kernel writes one byte";
+  if (problem.x.count() == 0 || problem.y.count() == 0) return "an operand is empty";
+  for (int axis = 0; axis < 2; ++axis) {
+    // Where a window begins and ends is computed in 32 bits.
+    const int64_t reach =
+        (problem.y.sizes[2 + axis] - 1) * problem.stride[axis] + int64_t{problem.kernel[axis]} * problem.dilation[axis];
+    if (problem.x.sizes[2 + axis] >= 1 << 29 || reach >= 1 << 29) {
+      return "windows that reach 2^29 rows or columns or more";
+    }
+  }
+  const std::string layout = reason_against_dense_planes(problem);
+  if (!layout.empty()) return layout;
+  return reason_against_tiles(tiling_of(problem, plane_tile_budgets()[config]), config);
+}
+
+PoolAxis<int32_t> axis_of(const PoolProblem& problem, int axis) {
+  return {static_cast<int32_t>(problem.x.sizes[2 + axis]),
+          static_cast<int32_t>(problem.y.sizes[2 + axis]),
+          problem.kernel[axis],
+          problem.stride[axis],
+          problem.padding[axis],
+          problem.dilation[axis],
+          FastDivider<uint32_t>(static_cast<uint32_t>(problem.stride[axis])),
+          FastDivider<uint32_t>(static_cast<uint32_t>(problem.dilation[axis]))};
+}
+
+// Of the shared memory of a multiprocessor, at least.
+constexpr double kResidentBytes = 160 * 1024;
+// Blocks of four warps that it takes to hide how long an instruction waits for the one before it.
+constexpr double kHidingBlocks = 6;
+
+// Instructions that the threads execute, as the machine code has them, roughly.
+double instructions_of(const PoolProblem& problem, const PlaneTiling& tiling) {
+  const double outputs = static_cast<double>(problem.y.count()), strip = static_cast<double>(tiling.strip);
+  if (has_band_walk(problem)) {
+    // Of an output; before a strip, the rows that its first window shares with those above; and a strip's own.
+    const double each = problem.stride[0] == 2 ? 69 : size_of(problem.dtype) == 2 ? 33 : 40;
+    return outputs * (each + (15 * (problem.kernel[0] - problem.stride[0]) + 60) / strip);
+  }
+  const double lines =
+      static_cast<double>(tiling.tiles() * tiling.bytes.kept) / static_cast<double>(size_of(problem.dtype) + 1);
+  return lines * (35 + 8 * problem.kernel[1]) + outputs * (50 + 11 * problem.kernel[0]);
+}
+
+Prepared prepare(const PoolProblem& problem, const std::string& config) {
+  const PlaneTiling tiling = tiling_of(problem, plane_tile_budgets()[config]);
+  const PlaneTileBytes& bytes = tiling.bytes;
+
+  BandPoolParameters prototype{};
+  tiling.give_to(prototype);
+  prototype.row_axis = axis_of(problem, 0);
+  prototype.column_axis = axis_of(problem, 1);
+  prototype.tile_rows = FastDivider<uint32_t>(static_cast<uint32_t>(tiling.band));
+  prototype.output_at = static_cast<int>(PlaneTileBytes::segment_room(bytes.x));
+  prototype.offsets_at = prototype.output_at + static_cast<int>(PlaneTileBytes::segment_room(bytes.y));
+  prototype.kept_at = prototype.offsets_at + static_cast<int>(PlaneTileBytes::segment_room(bytes.offsets));
+  const int64_t size = size_of(problem.dtype);
+  prototype.kept_places_at = prototype.kept_at + static_cast<int>(bytes.kept / (size + 1) * size);
+
+  const double hidden = std::min(1.0, kResidentBytes / static_cast<double>(bytes.shared()) / kHidingBlocks);
+  Description description =
+      describe_moving(problem, tiling.tiles(), kPlaneThreads, static_cast<double>(tiling.moved_bytes),
+                      instructions_of(problem, tiling) / hidden);
+  tiling.tell(description);
+  return prepare_pool(problem, "max_pool_bands_forward", description, band_pool_forward_kernel_of(problem), prototype);
+}
+
+}  // namespace
+
+const KernelFamily<PoolProblem> max_pool_bands_forward{
+    "max_pool_bands_forward", "NCHW, any window: planes in pieces through shared memory, 16 bytes at a time", configs,
+    can_implement, prepare};
+
+}  // namespace fastconv
