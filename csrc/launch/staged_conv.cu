@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "kernels/mma_conv/lower_bound.h"
 #include "launch/staged_conv_geometry.h"
 
 namespace fastconv {
@@ -47,6 +48,31 @@ struct Launch {
   int64_t source_bytes = 0;   // that the tiles stage, in 32-byte sectors for the rows of an image
 };
 
+// Whether outputs are plain but for the alignment of the pointer, and the steps between their places.
+void set_plain_steps(Parameters& p, const ConvProblem& problem, const Geometry& geometry, const AxisPlan& rows,
+                     const AxisPlan& columns) {
+  const Operand& output = geometry.output;
+  const int64_t row_bytes = rows.output_step * output.strides[2] * geometry.element;
+  const int64_t column_bytes = columns.output_step * output.strides[3] * geometry.element;
+  const bool is_whole = (p.along_pixels ? columns.outputs : p.all_filters) % geometry.chunk == 0;
+  p.is_plain = p.out.vector_access && !problem.has_residual && mma::is_lower_bound(problem.activation) && is_whole &&
+               kTileRows * (row_bytes + column_bytes) <= INT32_MAX;
+  if (!p.is_plain) return;
+  p.plain_batch_bytes = output.strides[0] * geometry.element;
+  p.plain_row_bytes = static_cast<int>(row_bytes);
+  p.plain_column_bytes = static_cast<int>(column_bytes);
+  for (int i = 0; i < 2; ++i) {
+    const int pixels = 8 << i, down = pixels >> p.tile_width_log2, across = pixels & ((1 << p.tile_width_log2) - 1);
+    p.plain_steps[i] = {static_cast<int>(down * row_bytes + across * column_bytes), down, across};
+  }
+  const int pass_columns = geometry.kernel.units * geometry.unit_columns;
+  p.plain_turn_bytes = static_cast<int>(32 / (pass_columns / geometry.chunk) * column_bytes);
+  const int64_t channel_bytes = output.strides[1] * geometry.element;
+  p.plain_eight_bytes = 8 * channel_bytes;
+  p.plain_unit_bytes = geometry.unit_filters * channel_bytes;
+  p.plain_last_eight_bytes = p.plain_unit_bytes - (geometry.unit_columns - 8) * channel_bytes;
+}
+
 // Everything but the pointers. source: as the kernel finds it, which may be converted.
 Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand& source, const AxisPlan& rows,
                    const AxisPlan& columns, int tile_width_log2) {
@@ -61,7 +87,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
     // Eight neighbouring pixels are read at once, four words of each.
     is_ordered = order_words(p, geometry, {4, {0, 1, 2, 3, 4, 5, 6, 7}}, 8 * p.steps);
   }
-  p.weight_pitch = std::max(p.steps, 1) * 32 + 16;
+  p.weight_pitch = p.steps * 32 + 16;
 
   geometry.choose_kernel(kernels_for(problem), kMostWeightBytes, p.weight_pitch);
   const int slabs = static_cast<int>(ceil_div(geometry.units, geometry.slab_units));
@@ -86,7 +112,8 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
   lay_out_image(p, geometry, p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 8 : 2));
   set_source(p, geometry, source);
   const int pass_columns = geometry.kernel.units * geometry.unit_columns;
-  launch.shared_bytes = p.staging_at + int64_t{kThreads} / 32 * pass_columns * 20 * 4;
+  p.bias_at = round_to(p.staging_at + int64_t{kThreads} / 32 * pass_columns * kStagingBytes, 16);
+  launch.shared_bytes = p.bias_at + (problem.has_bias ? int64_t{p.units} * geometry.unit_columns * 4 : 0);
 
   // The output.
   const Operand& output = geometry.output;
@@ -109,6 +136,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
   };
   p.out.vector_access = (p.along_pixels ? columns.output_step == 1 : geometry.unit_filters % geometry.chunk == 0) &&
                         whole(output) && (!problem.has_residual || whole(problem.residual));
+  set_plain_steps(p, problem, geometry, rows, columns);
 
   // The weights.
   const auto& w = problem.w;
@@ -198,17 +226,16 @@ struct Launches {
       p.source = source;
       p.weights = static_cast<const unsigned char*>(w) + one.weight_offset * element;
       p.piece_bytes = geometry.by_words ? 16 : mma::piece_bytes_of(source, pieces);
-      const void* added = problem.has_bias ? bias : nullptr;
-      p.bias = p.along_pixels ? added : nullptr;
-      p.out.bias = p.along_pixels ? nullptr : added;
+      p.bias = problem.has_bias ? bias : nullptr;
       p.out.output = geometry.transposed ? x : y;
       p.out.residual = problem.has_residual ? residual : nullptr;
       p.out.vector_access = p.out.vector_access && mma::is_aligned(p.out.output) && mma::is_aligned(p.out.residual);
+      p.is_plain = p.is_plain && p.out.vector_access;
       launch_kernel({name, one.blocks, kThreads, one.shared_bytes, kThreads}, kernel_of(problem), p,
                     {{geometry.transposed ? "dy" : "x", source, source_bytes},
                      {"w", w, bytes_of(problem.w, element)},
                      {geometry.transposed ? "dx" : "y", p.out.output, bytes_of(geometry.output, element), true},
-                     {"bias", added, geometry.output.sizes[1] * element},
+                     {"bias", p.bias, geometry.output.sizes[1] * element},
                      {"residual", p.out.residual, bytes_of(problem.residual, element)}},
                     arguments.stream);
     }
@@ -266,7 +293,7 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
   description.compulsory_bytes = problem.compulsory_bytes();
   description.predicted_seconds = launches->seconds;
   const int64_t multiplied =
-      int64_t{p.units} * launches->geometry.unit_columns * std::max(p.steps, 1) * (32 / launches->geometry.element);
+      int64_t{p.units} * launches->geometry.unit_columns * p.steps * (32 / launches->geometry.element);
   const int64_t wanted = int64_t{std::min(p.units * p.unit_filters, p.all_filters)} *
                          launches->geometry.group_channels * p.taps_down * p.taps_across;
   description.choices = {{"tile_rows", kTileRows >> p.tile_width_log2},

@@ -164,10 +164,10 @@ inline Axis axis_of(const AxisPlan& plan, int tile_outputs, bool leave_gaps_out)
 }
 
 inline void set_steps(Parameters& p, const Geometry& geometry, int64_t steps) {
-  p.steps = static_cast<int>(steps);
+  p.steps = static_cast<int>(std::max<int64_t>(steps, 1));  // of nothing, where no tap is left
   // In 32 bits rows are packed with the chunk between them, so that lanes go on in the next banks at a row's end.
   const int between = geometry.element == 4 ? geometry.chunk : 0;
-  p.depth = FastDivider<uint32_t>(std::max(p.steps, 1) * 32 / geometry.element + between);
+  p.depth = FastDivider<uint32_t>(p.steps * 32 / geometry.element + between);
 }
 
 // The terms as they are numbered.

@@ -2,6 +2,7 @@
 
 Writes the checked-in table from a module, or from fatbins of these kernels' sources, that nvcc 13.0 compiled:
 python -m tests.core.family_instructions 13.0 fastconv/_cuda.*.so
+Rows of kernels by other names than those found there stay as they are.
 
 A row is a part of a kernel: one way round a loop, and what is done on it. Counts are of a warp, and lower bounds
 (tests/core/loop_paths.py): without bias, residual and activation.
@@ -26,6 +27,8 @@ ARCHITECTURES = ("sm_80", "sm_90a")
 _PRODUCT = r"\bHMMA\b"
 _READ, _COPY, _ANY_COPY = r"\bLDG\.E\.128", r"\bLDGSTS\S*\.128", r"\bLDGSTS\b"
 _WRITE, _SHARED_WORD, _SHARED_PAIR = r"\bSTG\.E\.128", r"\bSTS\b(?!\.)", r"\bSTS\.64"
+_BARRIER = r"\bBAR\.SYNC"
+_READ_SHARED, _READ_TRANSPOSED = r"\bLDS\.128", r"\bLDSM\.16\.MT88\.4"
 
 _TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
 _TYPE, _PRECISION = r"(NS_4HalfE|NS_8BFloat16E|f)", r"LNS(?:_3mma9|0_9)PrecisionE(\d)E"
@@ -51,6 +54,8 @@ class Part:
     operation: str  # "product": of matrices, by one instruction; "chunk": 16 bytes moved; "element"
     operations: int
     place: int = 0
+    #: How many times the kernel's products come with it in one loop, which are not counted as its own.
+    beside_products: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +88,21 @@ def _size(type_: str) -> int:
 
 def _staged_conv(kernel: Kernel, column_tiles: int, units: int, by_words: int) -> tuple[str, Parts]:
     columns, factor = 8 * column_tiles * units, 3 if kernel.precision == "split_tf32" else 1
-    stores = columns * _size(kernel.type) // 32  # of a lane, for 16 pixels
+    stores = columns * _size(kernel.type) // 16  # of a lane, for the warp's 32 pixels
     stage = Part("stage", {_READ: 1, _SHARED_WORD: 4} if by_words else {_COPY: 1}, "chunk", 1)
     multiply = Part("multiply", {_PRODUCT: 2 * column_tiles * factor}, "product", 0)
-    store = Part("store", {_SHARED_PAIR: columns // 4, _WRITE: stores}, "chunk", stores)
+    # channels_last and NCHW, without a residual. 16 bits are written by pairs, and to NCHW read transposed.
+    ways = {
+        "store": {_SHARED_WORD if _size(kernel.type) == 2 else _SHARED_PAIR: columns // 2, _READ_SHARED: stores},
+        "store planes": {_SHARED_WORD: columns // 2, _READ_TRANSPOSED: stores}
+        if _size(kernel.type) == 2
+        else {_SHARED_WORD: columns, _READ_SHARED: stores},
+    }
+    store, planes = (
+        Part(name, {**way, _WRITE: stores}, "chunk", stores, beside_products=units) for name, way in ways.items()
+    )
     return f"words {columns}" if by_words else f"chunks {columns // units}", Parts(
-        (stage, multiply, store), (0 if by_words else 1, units, 2)
+        (stage, multiply, store, planes), (0 if by_words else 1, units, 1, 0)
     )
 
 
@@ -182,7 +196,14 @@ def kernel_of(symbol: str, architecture: str) -> tuple[Kernel, Parts] | None:
     return None
 
 
-def _count(code: Instructions, part: Part) -> Count:
+def _count(code: Instructions, part: Part, products: Count | None) -> Count:
+    """products: of one way round the loop that multiplies, where it is known."""
+    if part.beside_products:
+        assert products is not None, "products are counted first"
+        wanted = {**part.wanted, _PRODUCT: part.beside_products * products.operations}
+        around: Round = rounds(code, wanted)[0]
+        own = around.instructions - part.beside_products * products.instructions
+        return Count(own, part.operations, part.operation)
     if part.operations == 0:  # products of a loop that the compiler may have unrolled
         [products] = part.wanted.values()
         loop = rounds(code, part.wanted)[0]
@@ -195,10 +216,12 @@ def _count(code: Instructions, part: Part) -> Count:
 
 
 def _rest(code: Instructions, parts: Parts, counts: list[Count]) -> Count:
-    """What the loop around the parts has beside them."""
-    wanted: dict[str, int] = {}
+    """What the loop around the parts, in which the block meets twice, has beside them."""
+    wanted: dict[str, int] = {_BARRIER: 2}
     beside = 0
     for part, count, times in zip(parts.parts, counts, parts.whole, strict=True):
+        if times == 0:
+            continue
         for pattern, number in part.wanted.items():
             each = count.operations if pattern == _PRODUCT else number
             wanted[pattern] = wanted.get(pattern, 0) + times * each
@@ -217,7 +240,10 @@ def measure(cuobjdump: str, file: Path) -> dict[tuple[Kernel, str], Count]:
             continue
         kernel, parts = described
         try:
-            counts = [_count(code, part) for part in parts.parts]
+            counts: list[Count] = []
+            for part in parts.parts:
+                products = next((count for count in counts if count.operation == "product"), None)
+                counts.append(_count(code, part, products))
         except LookupError as error:
             raise LookupError(f"{kernel}: {error}") from error
         found |= {(kernel, part.name): count for part, count in zip(parts.parts, counts, strict=True)}
@@ -240,6 +266,8 @@ def read_table() -> dict[tuple[Kernel, str], Count]:
 def write_table(nvcc: str, files: list[Path]) -> None:
     cuobjdump = nvcc_table.disassembler()
     found = {place: count for file in files for place, count in measure(cuobjdump, file).items()}
+    names_found = {kernel.name for kernel, _ in found}
+    found |= {place: count for place, count in read_table().items() if place[0].name not in names_found}
     names = ["kernel", "variant", "type", "precision", "architecture", "part"]
     rows = (
         [*dataclasses.astuple(kernel), part, *dataclasses.astuple(count), f"{count.each:.2f}"]

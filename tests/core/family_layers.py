@@ -92,10 +92,11 @@ def _stem_fprop(type_: Type, size: int, stride: int, channels: int, filters: int
 
     steps = math.ceil(_stem_terms(type_, size, channels) / type_.depth)
     products = WARPS * passes * steps * 2 * columns / 8
+    stored = max(count("store"), count("store planes"), key=lambda one: one.instructions)
     instructions = (
         count("multiply").each * products
         + count("stage").each * _stem_stage(type_, size, stride, channels)
-        + WARPS * passes * 2 * count("store").instructions
+        + WARPS * passes * stored.instructions
         + WARPS * count("rest").instructions
     )
     return _turns(instructions, products, _stem_bytes(type_, stride, channels, filters))
@@ -134,11 +135,12 @@ def grouped_fprop(type_: Type, group: int) -> Turns:
     units = channels // unit
     steps = math.ceil(9 * unit / type_.depth)
     products = WARPS * units * steps * 2 * columns / 8
+    stored = max(count("store"), count("store planes"), key=lambda one: one.instructions)
     instructions = (
         count("multiply").each * products
         + count("stage").each * rounds
-        # 32 columns are stored at a time, 16 pixels each.
-        + WARPS * 2 * units * columns / 32 * count("store").instructions
+        # 32 columns are stored at a time.
+        + WARPS * units * columns / 32 * stored.instructions
         + WARPS * count("rest").instructions
     )
     return _turns(instructions, products, bytes_)

@@ -202,6 +202,45 @@ def test_random_problems_are_exact(seed: int) -> None:
         assert_exact(case, configs[seed % len(configs)], seed)
 
 
+PLAIN = {
+    "7x7 s2, channels_last": stem(F16, (2, 3, 33, 35), (64, 3, 7, 7), stride=(2, 2), padding=(3, 3, 3, 3)),
+    "7x7 s2, NCHW": stem(
+        F16, (2, 3, 33, 48), (40, 3, 7, 7), stride=(2, 2), padding=(3, 3, 3, 3), x_last=False, y_last=False
+    ),
+    "3x3 of more filters than a pass": stem(F16, (1, 3, 11, 13), (96, 3, 3, 3), padding=SAME),
+    "groups of 4, channels_last": grouped("fprop", F16, (1, 80, 9, 17), (80, 4, 3, 3), padding=SAME, groups=20),
+    "groups of 4 to 12, NCHW": grouped(
+        "fprop", F16, (1, 20, 9, 24), (60, 4, 3, 3), padding=SAME, groups=5, y_last=False
+    ),
+    "groups of 8, NCHW": grouped("fprop", F16, (1, 48, 9, 24), (48, 8, 3, 3), padding=SAME, groups=6, y_last=False),
+    "groups of 32, channels_last": grouped("fprop", F16, (1, 96, 9, 17), (96, 32, 3, 3), padding=SAME, groups=3),
+}
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+@pytest.mark.parametrize(("dtype", "allow_tf32"), [(F16, False), (BF16, False), (F32, True), (F32, False)])
+@pytest.mark.parametrize("name", PLAIN)
+def test_outputs_are_the_same_with_a_residual_of_zeros(
+    name: str, dtype: torch.dtype, allow_tf32: bool, activation: str
+) -> None:
+    """Without a residual they take a shorter way; infinities and NaN are repaired on both."""
+    plain = dataclasses.replace(
+        PLAIN[name], dtype=dtype, allow_tf32=allow_tf32, activation=activation, bias=True, multiprocessors=1
+    )
+    general = dataclasses.replace(plain, residual=True)
+    tensors = general.tensors(kind="normal")
+    tensors["residual"].zero_()
+    without = {tensor: value for tensor, value in tensors.items() if tensor != "residual"}
+    for holds_infinities in (False, True):
+        if holds_infinities:
+            tensors["x"][0, 0, 3, 2], tensors["x"][0, -1, 4, 5] = math.inf, math.nan
+        for config in plain.configs()[::2]:
+            (expected,), (result,) = general.run(config, tensors).values(), plain.run(config, without).values()
+            assert torch.equal(result.isnan(), expected.isnan()), config
+            assert torch.equal(result.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)), config
+            assert bool(result.isfinite().all()) != holds_infinities
+
+
 @pytest.mark.parametrize(
     ("dtype", "allow_tf32", "roundings"),
     [(F16, False, 2**-11), (BF16, False, 2**-8), (F32, True, 2**-11), (F32, False, 2**-21)],

@@ -3,16 +3,12 @@
 #pragma once
 
 #include "kernels/mma_conv/finish.cuh"
-#include "kernels/staged_conv/operands.cuh"
+#include "kernels/staged_conv/plain_store.cuh"
 
 namespace fastconv::staged {
 
-constexpr int kPixelPitch = 20;  // floats between channels where 16 pixels of each lie beside each other
-
-template <int columns>
-constexpr int staging_bytes() {
-  return kThreads / 32 * columns * kPixelPitch * static_cast<int>(sizeof(float));
-}
+constexpr int kPixelPitch =
+    kStagingBytes / sizeof(float);  // floats between channels where 16 pixels of each lie beside each other
 
 // Which half of its 8 columns a chunk of 16-bit outputs finds first, in floats, where pixels lie beside each other: a
 // lane reads 32 bytes by halves, and lanes 128 bytes apart would meet in the same banks.
@@ -40,11 +36,12 @@ __device__ __forceinline__ PixelPlace output_pixel(const Parameters& p, const Ti
   return {{offset(p.output_strides), offset(p.residual_strides), 0}, p.columns.outputs - column};
 }
 
-// sums: of `units` units from `unit` on. exact(tile row, unit, column) -> float, asked for sums that is_suspect(sum).
-template <class Unit, int units, bool by_words, class IsSuspect, class Exact>
-__device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRowTiles][Unit::kColumnTiles][4],
-                                            float* staging, const Parameters& p, const Tile& tile, int unit,
-                                            int warp_row, const IsSuspect& is_suspect, const Exact& exact) {
+// Whatever store_plain does not take. sums, bias: see there. exact(tile row, unit, column) -> float, asked for sums
+// that is_suspect(sum).
+template <class Unit, int units, class IsSuspect, class Exact>
+__device__ __forceinline__ void store_any(const float (&sums)[units][Unit::kRowTiles][Unit::kColumnTiles][4],
+                                          float* staging, const float* bias, const Parameters& p, const Tile& tile,
+                                          int unit, int warp_row, const IsSuspect& is_suspect, const Exact& exact) {
   using Element = typename Unit::Element;
   constexpr int kChunk = Unit::kChunk, kColumns = units * Unit::kColumns, kPitch = kColumns + 8;
   static_assert(16 * kPitch <= kColumns * kPixelPitch, "the staging memory holds both orders");
@@ -88,8 +85,6 @@ __device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRo
       const int filters = min(p.unit_filters - of_unit, p.all_filters - channel);
       const int count = p.along_pixels ? pixel.left : filters;
       if (pixel.place.output < 0 || filters <= 0) continue;
-      const float bias =
-          p.bias == nullptr ? 0.0f : Numeric<Element>::load(static_cast<const Element*>(p.bias)[channel]);
       float values[kChunk];
       uint32_t suspects = 0;
 #pragma unroll
@@ -109,15 +104,41 @@ __device__ __forceinline__ void store_units(const float (&sums)[units][Unit::kRo
 #pragma unroll
         for (int j = 0; j < kChunk; ++j) values[j] = j == place ? sum : values[j];
       }
-      if (p.along_pixels) {
+      if (p.bias != nullptr) {
 #pragma unroll
-        for (int j = 0; j < kChunk; ++j) values[j] += bias;
+        for (int j = 0; j < kChunk; ++j) values[j] += bias[column + (p.along_pixels ? 0 : j)];
       }
       mma::finish_chunk<Element>(
           values, p.out, pixel.place,
-          mma::ColumnPlace{channel * p.output_channel, channel * p.residual_channel, 0, channel, count});
+          mma::ColumnPlace{channel * p.output_channel, channel * p.residual_channel, 0, 0, count});
     }
     __syncwarp();
+  }
+}
+
+// sums, place, bias: see store_plain. exact(tile row, unit, column) -> float, asked for sums that is_suspect(sum).
+template <class Unit, int units, class IsSuspect, class Exact>
+__device__ __forceinline__ void store_units(float (&sums)[units][Unit::kRowTiles][Unit::kColumnTiles][4],
+                                            unsigned char* staging, const float* bias, const Parameters& p,
+                                            const Tile& tile, const PlainPlace<Unit, units>& place, int unit,
+                                            int warp_row, const IsSuspect& is_suspect, const Exact& exact) {
+  bool suspects[4] = {};  // four, that do not wait for each other
+#pragma unroll
+  for (const auto& of_unit : sums) {
+#pragma unroll
+    for (const auto& of_row : of_unit) {
+#pragma unroll
+      for (const auto& four : of_row) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) suspects[i] |= is_suspect(four[i]);
+      }
+    }
+  }
+  const bool has_suspect = suspects[0] || suspects[1] || suspects[2] || suspects[3];
+  if (p.is_plain && !__any_sync(0xffffffffu, has_suspect)) {
+    store_plain<Unit, units>(sums, staging, bias, p, place, unit);
+  } else {
+    store_any<Unit, units>(sums, reinterpret_cast<float*>(staging), bias, p, tile, unit, warp_row, is_suspect, exact);
   }
 }
 

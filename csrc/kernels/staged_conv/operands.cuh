@@ -98,6 +98,16 @@ __device__ __forceinline__ void pack_weights(const Parameters& p, unsigned char*
   }
 }
 
+// bias: [units * columns]. Zero where there is no such filter.
+template <class Unit, bool by_words>
+__device__ __forceinline__ void load_bias(const Parameters& p, float* bias, int first_unit) {
+  using Element = typename Unit::Element;
+  for (int i = threadIdx.x; i < p.units * Unit::kColumns; i += kThreads) {
+    const Filter filter = filter_at<by_words>(p, first_unit + i / Unit::kColumns, i % Unit::kColumns);
+    bias[i] = filter.exists ? Numeric<Element>::load(static_cast<const Element*>(p.bias)[filter.channel]) : 0.0f;
+  }
+}
+
 // An entry of the table: the place of a word or a chunk of the sum in the image, a multiple of 4. kNothing where the
 // sum has ended. By words, kHalf where only the first of the word's two elements belongs to the sum, kHole where none
 // does: those are read for nothing where another word of the same instruction lies.

@@ -9,6 +9,8 @@ namespace fastconv::staged {
 constexpr int kTileRows = 128;  // output pixels of a block's tile
 constexpr int kThreads = 128;   // each warp has 32 of them
 
+constexpr int kStagingBytes = 80;  // of a warp that stores outputs, for each column
+
 constexpr int kMostOrderedWords = 512;
 constexpr uint16_t kNoWord = 0xffff;
 
@@ -26,17 +28,31 @@ struct Axis {
   }
 };
 
+// From a pixel of a tile to another, in the output.
+struct PixelStep {
+  int bytes, rows, columns;
+};
+
 struct Parameters {
   const void* source;         // fprop: x [N, C, H, W], dgrad: dy [N, K, P, Q]
   const void* weights;        // w, at the tap that is the first one here
   const void* bias;           // one for each output channel, or null
-  mma::OutputParameters out;  // its columns are channels, or pixels of a row where `along_pixels`
+  mma::OutputParameters out;  // without the bias; columns are channels, or pixels of a row where `along_pixels`
   bool along_pixels;          // the output's pixels are neighbours in memory, and its channels are not
   bool is_transposed;         // dgrad: taps outside of the source are no terms of a sum, else they are zeros
   bool planes;                // the source's pixels are neighbours in memory (NCHW), and its channels are not
   int64_t source_batch, source_channel, source_row, source_column;
   mma::PixelStrides output_strides, residual_strides;
   int64_t output_channel, residual_channel;
+  // Outputs get no residual, at most a lower bound for an activation, and are whole chunks, aligned. Then places
+  // in the output, in bytes, are told by steps: to the next image, row and column; to the pixels 8 and 16 further in a
+  // tile; to those that a lane takes next of the same eight (channels_last); to the next eight channels of a unit, from
+  // its last ones to the next unit's first, and to the next unit.
+  bool is_plain;
+  PixelStep plain_steps[2];
+  int64_t plain_batch_bytes;
+  int plain_row_bytes, plain_column_bytes, plain_turn_bytes;
+  int64_t plain_eight_bytes, plain_last_eight_bytes, plain_unit_bytes;
   int64_t weight_group, weight_output, weight_input, weight_row, weight_column;
   Axis rows, columns;
 
@@ -68,6 +84,7 @@ struct Parameters {
 
   // Shared memory, in bytes: weights at 0.
   int weight_pitch, table_at, places_at, image_at, zero_at, staging_at;
+  int bias_at;                              // of the slab's columns, in float32, if there is a bias
   int row_pitch, column_pitch, column_gap;  // of the image; a gap after every period of columns
 
   FastDivider<uint32_t> line_chunks, lines_channels;  // staging by words: chunks of a line; channels (planes) or 1

@@ -43,7 +43,8 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
   auto* places = reinterpret_cast<uint16_t*>(weights + p.places_at);
   unsigned char* image = weights + p.image_at;
   const int warp = threadIdx.x / 32, warp_row = 32 * warp;
-  auto* staging = reinterpret_cast<float*>(weights + p.staging_at) + warp * units * Unit::kColumns * kPixelPitch;
+  auto* bias = reinterpret_cast<float*>(weights + p.bias_at);
+  unsigned char* staging = weights + p.staging_at + warp * units * Unit::kColumns * kStagingBytes;
 
   uint32_t first_tile = blockIdx.x;
   uint32_t slab = first_tile;
@@ -52,6 +53,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
 
   pack_weights<Unit, by_words>(p, weights, first_unit);
   make_table<Unit, by_words>(p, table, 4);
+  if (p.bias != nullptr) load_bias<Unit, by_words>(p, bias, first_unit);
   // Gaps and places of missing channels are zero for good, and so is the chunk behind the image.
   for (int i = p.image_at + 16 * static_cast<int>(threadIdx.x); i <= p.zero_at; i += 16 * kThreads) {
     ptx::store_vector(reinterpret_cast<uint32_t*>(weights + i), ptx::Vector<uint32_t, 4>{});
@@ -64,6 +66,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
     }
   }
 
+  PlainPlace<Unit, units> place(p, first_unit, warp_row);
   for (uint32_t index = first_tile; index < p.tiles; index += gridDim.x / p.slabs.divisor()) {
     const Tile tile(p, index);
     __syncthreads();  // nobody reads the last tile's image any more
@@ -74,6 +77,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
     }
     __syncthreads();
     const Reader reader(p, image, table, warp_row);
+    place.begin(p, tile);
     const int unit_place = by_words ? 0 : p.unit_channels * int{sizeof(Element)};
 
 #pragma unroll 1
@@ -83,13 +87,14 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
 #pragma unroll
       for (int i = 0; i < units; ++i) {
         const unsigned char* unit_weights = weights + (unit + i) * Unit::kColumns * p.weight_pitch;
+        int step = 0;
 #pragma unroll 2
-        for (int step = 0; step < p.steps; ++step) {
+        do {
           mma::Fragments<Unit> fragments;
           reader.load(fragments.left, step, (unit + i) * unit_place);
           load_weights<Unit>(fragments.right, unit_weights, p.weight_pitch, step);
           mma::multiply<Unit>(sums[i], fragments, range);
-        }
+        } while (++step < p.steps);
       }
       const auto exact = [&](int tile_row, int its_unit, int column) {
         const int local = its_unit - first_unit;
@@ -101,7 +106,8 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
                                          local * unit_place, filter_at<by_words>(p, its_unit, column).group);
       };
       const auto store = [&](const auto& is_suspect) {
-        store_units<Unit, units, by_words>(sums, staging, p, tile, first_unit + unit, warp_row, is_suspect, exact);
+        store_units<Unit, units>(sums, staging, bias + unit * Unit::kColumns, p, tile, place, first_unit + unit,
+                                 warp_row, is_suspect, exact);
       };
       if constexpr (Unit::kPrecision == mma::Precision::split_tf32) {
         store(mma::Suspicion(range));
@@ -112,6 +118,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
       } else {
         store([](float) { return false; });
       }
+      place.go_on(p);
     }
   }
 }
