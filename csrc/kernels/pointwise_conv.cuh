@@ -9,6 +9,8 @@
 #pragma once
 
 #include "kernels/mma_conv/copy.cuh"
+#include "kernels/mma_conv/lower_bound.h"
+#include "kernels/mma_conv/plain_rows.cuh"
 #include "kernels/mma_conv/wgrad_gemm.cuh"
 
 namespace fastconv::mma {
@@ -28,6 +30,7 @@ struct PointwiseOperand {
 struct PointwiseParameters {
   PointwiseOperand left, right;
   OutputParameters out;
+  bool is_plain;     // no residual, no partial sums, a lower bound for an activation, whole aligned chunks
   const void* bias;  // fprop, dgrad: one for each row, or null
   int64_t output_batch, output_row, residual_batch, residual_row;
   FastDivider<uint32_t> chunks;  // of a row of one image of the output
@@ -105,6 +108,21 @@ __device__ float exact_pointwise(const PointwiseParameters& parameters, int row,
     }
   }
   return sum;
+}
+
+// Of the warp.
+template <class Shape>
+__device__ __forceinline__ bool has_suspect(const Accumulators<Shape>& accumulators, const Suspicion& suspicion) {
+  bool found = false;
+#pragma unroll
+  for (const auto& of_rows : accumulators.sums) {
+#pragma unroll
+    for (const auto& four : of_rows) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) found |= suspicion(four[i]);
+    }
+  }
+  return __any_sync(0xffffffffu, found);
 }
 
 template <class Shape>
@@ -188,11 +206,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
         if (wants_bias) add_rows<Shape>(bias_sums, fragments);
       });
 
-  for (int i = threadIdx.x; i < Shape::kRows; i += Shape::kThreads) {
-    const int row = first_row + i;
-    output_rows[i] = {row < parameters.rows ? row * parameters.output_row : -1, row * parameters.residual_row, row};
-  }
-  __syncthreads();
+  constexpr bool kSplit = Shape::kPrecision == Precision::split_tf32;
+  const Suspicion suspicion(range);
   const auto column_at = [&](int tile_column) {
     const uint32_t chunk = column_tile * kColumnChunks + tile_column / Shape::kChunk;
     uint32_t place = chunk;
@@ -203,21 +218,40 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                        int64_t{chunk} * Shape::kChunk, 0,
                        image < static_cast<uint32_t>(parameters.images) ? parameters.length - first : 0};
   };
-  constexpr bool kSplit = Shape::kPrecision == Precision::split_tf32;
+  const auto store_plain = [&] {
+    using Plain = PlainRows<Shape>;
+    static_assert(Shape::kThreads / 32 * Plain::kWarpBytes <= Shape::kStages * Shape::kStageBytes, "stages hold it");
+    const ColumnPlace column = column_at(Plain::column());
+    const int row = first_row + Plain::row();
+    Plain::store(accumulators, pipeline, lower_bound_of(parameters.out.activation),
+                 static_cast<Element*>(parameters.out.output) + column.output + row * parameters.output_row,
+                 parameters.output_row, column.count > 0 ? parameters.rows - row : 0);
+  };
+  // Warps with suspect sums go the general way while others do not.
+  if (kSplit || !parameters.is_plain) {
+    for (int i = threadIdx.x; i < Shape::kRows; i += Shape::kThreads) {
+      const int row = first_row + i;
+      output_rows[i] = {row < parameters.rows ? row * parameters.output_row : -1, row * parameters.residual_row, row};
+    }
+    __syncthreads();
+  }
   const int64_t first_term = int64_t{begin} * Shape::kDepth, last_term = first_term + int64_t{slices} * Shape::kDepth;
-  const Suspicion suspicion(range);
-  store_tile<Shape>(
-      accumulators, reinterpret_cast<float*>(pipeline), output_rows, parameters.out, split, column_at,
-      [&](float sum) { return kSplit && suspicion(sum); },
-      [&](int tile_row, int tile_column, float sum) {
-        if constexpr (!kSplit) return sum;
-        const int row = first_row + tile_row;
-        const float bias = pass != PointwisePass::wgrad && parameters.bias != nullptr
-                               ? static_cast<const float*>(parameters.bias)[row]
-                               : 0.0f;
-        return exact_pointwise<pass>(parameters, row, int64_t{column_tile} * Shape::kColumns + tile_column, first_term,
-                                     last_term, bias);
-      });
+  if (parameters.is_plain && !(kSplit && has_suspect<Shape>(accumulators, suspicion))) {
+    store_plain();
+  } else {
+    store_tile<Shape>(
+        accumulators, reinterpret_cast<float*>(pipeline), output_rows, parameters.out, split, column_at,
+        [&](float sum) { return kSplit && suspicion(sum); },
+        [&](int tile_row, int tile_column, float sum) {
+          if constexpr (!kSplit) return sum;
+          const int row = first_row + tile_row;
+          const float bias = pass != PointwisePass::wgrad && parameters.bias != nullptr
+                                 ? static_cast<const float*>(parameters.bias)[row]
+                                 : 0.0f;
+          return exact_pointwise<pass>(parameters, row, int64_t{column_tile} * Shape::kColumns + tile_column,
+                                       first_term, last_term, bias);
+        });
+  }
 
   // All eight columns of the product with ones are the same; the lanes of the first hold them.
   if (wants_bias && threadIdx.x % 4 == 0) {

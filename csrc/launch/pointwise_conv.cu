@@ -220,6 +220,8 @@ class PointwiseLaunch {
     } else {
       p.bias = problem_.has_bias ? bias : nullptr;
     }
+    p.is_plain = p.out.vector_access && p.out.residual == nullptr && p.out.partial == nullptr &&
+                 p.length % geometry_.chunk == 0 && is_lower_bound(p.out.activation);
     launch(p, narrow ? narrow_ : kernel_, arguments);
     if (splits_ > 1) reduce(p, problem_.has_bias ? bias : nullptr, arguments);
   }

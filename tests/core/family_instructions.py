@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fastconv import machine_code
 from tests.core import nvcc_table
-from tests.core.loop_paths import Instructions, Round, rounds
+from tests.core.loop_paths import Instructions, Round, rounds, way_out
 
 TABLE = Path(__file__).with_name("family_instructions.csv")
 ARCHITECTURES = ("sm_80", "sm_90a")
@@ -56,6 +56,8 @@ class Part:
     place: int = 0
     #: How many times the kernel's products come with it in one loop, which are not counted as its own.
     beside_products: int = 0
+    #: Not a loop's, but all that comes behind the products, to the kernel's end.
+    is_at_end: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +117,8 @@ def _staged_wgrad(kernel: Kernel, row_tiles: int, column_tiles: int, by_words: i
     return shape, Parts((image, gradient, multiply), (0, 1, 1) if by_words else (1, 1, 1))
 
 
-def _tile(kernel: Kernel, sizes: tuple[int, ...]) -> tuple[str, Part, int]:
-    """Its name, the main loop, columns of a warp."""
+def _tile(kernel: Kernel, sizes: tuple[int, ...]) -> tuple[str, Part]:
+    """Its name, the main loop."""
     rows, columns, depth, stages, warp_rows, warp_columns = sizes
     warps, size = rows // warp_rows * (columns // warp_columns), _size(kernel.type)
     products = warp_rows // 16 * (warp_columns // 8) * (depth * size // 32)
@@ -124,25 +126,24 @@ def _tile(kernel: Kernel, sizes: tuple[int, ...]) -> tuple[str, Part, int]:
         products *= 3
     copies = (rows + columns) * depth * size // 16 // (32 * warps)
     main = Part("multiply", {_PRODUCT: products, _ANY_COPY: copies}, "product", products)
-    return f"{rows}x{columns}x{depth}_s{stages}_w{warps}", main, warp_columns
+    return f"{rows}x{columns}x{depth}_s{stages}_w{warps}", main
 
 
 def _pointwise(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
     *sizes, pass_, narrow = numbers
-    name, main, columns = _tile(kernel, tuple(sizes))
+    name, main = _tile(kernel, tuple(sizes))
+    warp_rows, warp_columns = sizes[4:]
     variant = f"{('fprop', 'dgrad', 'wgrad')[pass_]} {name}{', narrow' if narrow else ''}"
-    if kernel.type == "float32":  # whose outputs and partial sums are stored alike
-        return variant, Parts((main,))
-    stores = columns // 16
-    # Four conversions of two numbers each tell a chunk of the output from partial sums, which are float32.
-    wanted = {_SHARED_PAIR: columns // 4, _WRITE: stores, r"\bF2FP\b": 4 * stores}
-    store = Part("store", wanted, "chunk", stores)
-    return variant, Parts((main, store))
+    pairs = warp_rows * warp_columns // 64  # of a lane
+    stores = pairs * _size(kernel.type) // 8
+    # Outputs without a residual. 16 bits are written to shared memory by pairs.
+    wanted = {_SHARED_WORD if _size(kernel.type) == 2 else _SHARED_PAIR: pairs, _READ_SHARED: stores, _WRITE: stores}
+    return variant, Parts((main, Part("store", wanted, "chunk", stores, is_at_end=True)))
 
 
 def _gather(kernel: Kernel, *numbers: int) -> tuple[str, Parts]:
     *sizes, narrow = numbers
-    name, main, _ = _tile(kernel, tuple(sizes))
+    name, main = _tile(kernel, tuple(sizes))
     return f"{name}{', narrow' if narrow else ''}", Parts((main,))
 
 
@@ -198,6 +199,11 @@ def kernel_of(symbol: str, architecture: str) -> tuple[Kernel, Parts] | None:
 
 def _count(code: Instructions, part: Part, products: Count | None) -> Count:
     """products: of one way round the loop that multiplies, where it is known."""
+    if part.is_at_end:
+        behind = way_out(code, _PRODUCT, part.wanted)
+        if behind is None:
+            raise LookupError(f"no way out with {part.wanted} for the part {part.name!r}")
+        return Count(behind, part.operations, part.operation)
     if part.beside_products:
         assert products is not None, "products are counted first"
         wanted = {**part.wanted, _PRODUCT: part.beside_products * products.operations}

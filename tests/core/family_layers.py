@@ -163,25 +163,29 @@ def grouped_wgrad(type_: Type, group: int) -> Turns:
     return _turns(instructions, products, bytes_)
 
 
+def _pointwise_tile(type_: Type, rows: int) -> tuple[str, int]:
+    """Of 64 rows, whose depth is 128 bytes, or of 128 and half of that; its name and its rows. 128 columns, four warps."""
+    depth = 128 // type_.size
+    return (f"64x128x{depth}_s3_w4", 64) if rows <= 64 else (f"128x128x{depth // 2}_s4_w4", 128)
+
+
 def pointwise(type_: Type, pass_: str, rows: int, depth: int) -> Turns:
     """rows: outputs of a pixel, depth: its inputs; of 128 pixels."""
-    tile = "64x128x64_s3_w4" if rows <= 64 else "128x128x32_s4_w4"
-    warps_rows, tile_rows = (32, 64) if rows <= 64 else (64, 128)
+    tile, tile_rows = _pointwise_tile(type_, rows)
 
     def count(part: str) -> Count:
         return type_.count("pointwise_gemm", f"{pass_} {tile}", part)
 
     tiles = math.ceil(rows / tile_rows)
-    products = tiles * tile_rows / 16 * 128 / 8 * depth / 16
-    stores = tiles * WARPS * warps_rows / 16
-    instructions = count("multiply").each * products + stores * count("store").instructions
+    products = tiles * tile_rows / 16 * 128 / 8 * depth / type_.depth
+    instructions = count("multiply").each * products + tiles * WARPS * count("store").instructions
     return _turns(instructions, products, 128 * (rows + depth) * type_.size)
 
 
 def pointwise_wgrad(type_: Type, rows: int, columns: int) -> Turns:
     """Of 128 pixels; the sums are stored once for very many."""
-    count = type_.count("pointwise_gemm", "wgrad 64x128x64_s3_w4", "multiply")
-    products = math.ceil(rows / 64) * 4 * math.ceil(columns / 128) * 16 * 128 / 16
+    count = type_.count("pointwise_gemm", f"wgrad {_pointwise_tile(type_, 64)[0]}", "multiply")
+    products = math.ceil(rows / 64) * 4 * math.ceil(columns / 128) * 16 * 128 / type_.depth
     return _turns(count.each * products, products, 128 * (rows + columns) * type_.size)
 
 
@@ -217,9 +221,9 @@ def _layers() -> Iterator[tuple[str, Callable[[Type], Turns], bool]]:
         yield f"groups of {group} wgrad 3x3", lambda type_, group=group: grouped_wgrad(type_, group), True
     for inputs, outputs in ((256, 64), (64, 256)):
         name = f"1x1 {inputs} to {outputs}"
-        yield f"{name} fprop", lambda type_, n=(outputs, inputs): pointwise(type_, "fprop", *n), False
-        yield f"{name} dgrad", lambda type_, n=(inputs, outputs): pointwise(type_, "dgrad", *n), False
-        yield f"{name} wgrad", lambda type_, n=(outputs, inputs): pointwise_wgrad(type_, *n), False
+        yield f"{name} fprop", lambda type_, n=(outputs, inputs): pointwise(type_, "fprop", *n), True
+        yield f"{name} dgrad", lambda type_, n=(inputs, outputs): pointwise(type_, "dgrad", *n), True
+        yield f"{name} wgrad", lambda type_, n=(outputs, inputs): pointwise_wgrad(type_, *n), True
     yield "patch fprop 16x16 s16, 3 to 768", lambda type_: patch_fprop(type_, 3 * 16 * 16, 768), False
     yield "unpool 2x2, NCHW", lambda type_: unpool_2x2(type_, "max_unpool"), True
     yield "unpool 2x2, channels_last", lambda type_: unpool_2x2(type_, "max_unpool_channels"), True

@@ -75,6 +75,11 @@ def _loop(found: list[Block], leaders: list[list[int]], head: int, last: int) ->
     return inside if 0 not in inside else set()
 
 
+def _counts(found: list[Block], wanted: Mapping[str, int]) -> list[tuple[int, ...]]:
+    """Of each pattern in each block."""
+    return [tuple(sum(bool(re.search(pattern, text)) for text in block.texts) for pattern in wanted) for block in found]
+
+
 def rounds(code: Instructions, wanted: Mapping[str, int]) -> list[Round]:
     """Of each innermost loop that can be gone round with so many instructions of each pattern, in the code's order."""
     found = blocks(code)
@@ -82,9 +87,7 @@ def rounds(code: Instructions, wanted: Mapping[str, int]) -> list[Round]:
     for number, block in enumerate(found):
         for follower in block.followers:
             leaders[follower].append(number)
-    counts = [
-        tuple(sum(bool(re.search(pattern, text)) for text in block.texts) for pattern in wanted) for block in found
-    ]
+    counts = _counts(found, wanted)
     loops: dict[int, set[int]] = {}
     for head in range(len(found)):
         for last in leaders[head]:
@@ -101,21 +104,37 @@ def rounds(code: Instructions, wanted: Mapping[str, int]) -> list[Round]:
     return sorted((result for _, result in results), key=lambda result: result.begin)
 
 
+def way_out(code: Instructions, behind: str, wanted: Mapping[str, int]) -> int | None:
+    """Instructions of the shortest way from a block with the pattern `behind`, which is not counted, to the kernel's end."""
+    found = blocks(code)
+    inside = set(range(len(found)))
+    starts = [number for number, block in enumerate(found) if any(re.search(behind, text) for text in block.texts)]
+    ends = {number for number, block in enumerate(found) if re.search(r"\bEXIT\b", block.texts[-1])}
+    ways = [_shortest(found, _counts(found, wanted), inside, start, tuple(wanted.values()), ends) for start in starts]
+    return min((way for way in ways if way is not None), default=None)
+
+
 def _shortest(
-    found: list[Block], counts: list[tuple[int, ...]], inside: set[int], head: int, wanted: tuple[int, ...]
+    found: list[Block],
+    counts: list[tuple[int, ...]],
+    inside: set[int],
+    head: int,
+    wanted: tuple[int, ...],
+    ends: set[int] | None = None,
 ) -> int | None:
-    """Instructions from `head` to where it begins again, with those wanted."""
+    """Instructions from `head` to where it begins again, with those wanted; or from behind it to one of `ends`."""
 
     def passed(state: tuple[int, ...], block: int) -> tuple[int, ...]:
         return tuple(min(limit, so_far + of) for so_far, of, limit in zip(state, counts[block], wanted, strict=True))
 
-    start = (len(found[head].texts), head, passed((0,) * len(wanted), head))
+    none = (0,) * len(wanted)
+    start = (len(found[head].texts), head, passed(none, head)) if ends is None else (0, head, none)
     queue, best = [start], {start[1:]: start[0]}
     while queue:
         length, block, state = heapq.heappop(queue)
         if length > best[block, state]:
             continue
-        if state == wanted and head in found[block].followers:
+        if state == wanted and (head in found[block].followers if ends is None else block in ends):
             return length
         for follower in found[block].followers:
             if follower not in inside or follower == head:

@@ -29,8 +29,7 @@ SHORTFALLS = {
     "groups of 16 wgrad 3x3": (1.5, 2.0),
     "groups of 32 fprop 3x3": (1.4, 2.1),
     "groups of 32 wgrad 3x3": (1.8, 2.8),
-    "1x1 256 to 64 dgrad": (1.2, 0),
-    "1x1 64 to 256 fprop": (1.2, 0),
+    "1x1 64 to 256 wgrad": (0, 1.0),
 }
 #: Layers whose products take longer than their memory.
 TENSOR_CORES_BIND = {"patch fprop 16x16 s16, 3 to 768"}
