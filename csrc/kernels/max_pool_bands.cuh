@@ -22,12 +22,14 @@ struct BandPoolParameters {
   int64_t planes;                                // N * C
   PoolAxis<int32_t> row_axis, column_axis;       // dilation 1 where rows' winners are in registers
   int planes_per_tile;                           // 1 where a plane has several bands
-  int band;                                      // rows of the tile: output rows
+  int band;                                      // rows of the tile: of y; backward: of dx
   int strip;                                     // of these, what a thread walks down
+  int patch_columns;                             // backward: what of them a thread has side by side
   FastDivider<uint32_t> bands, strips, columns;  // of a plane, of a tile's plane; what threads have in a row
   FastDivider<uint32_t> tile_rows;               // forward: output rows of a tile's plane
+  int place_multiplier;                          // backward: 2^16 / S rounded down, and one
   int output_at, offsets_at;                     // where these are in shared memory, in bytes; the input is at 0
-  int kept_at, kept_places_at;                   // forward: rows' winners
+  int kept_at, kept_places_at;                   // forward: rows' winners; backward: sums
 };
 
 // The rows of the input that the windows of the rows [first, first + rows) reach, as [first, end).

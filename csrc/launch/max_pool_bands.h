@@ -1,12 +1,13 @@
 // The host's side of kernels/max_pool_bands*.cuh: any window over dense NCHW planes.
 #pragma once
 
-#include "kernels/max_pool_bands.cuh"
+#include "kernels/max_pool_bands_backward.cuh"
 #include "launch/registry.h"
 
 namespace fastconv {
 
 extern const KernelFamily<PoolProblem> max_pool_bands_forward;
+extern const KernelFamily<PoolProblem> max_pool_bands_backward;
 
 using BandPoolKernel = void (*)(BandPoolParameters);
 
@@ -23,7 +24,8 @@ inline int band_walk_columns(const PoolProblem& problem) {
   return problem.stride[0] == 1 && size_of(problem.dtype) == 2 ? 2 : 1;
 }
 
-// From max_pool_bands_forward.cu.
+// From max_pool_bands_<pass>.cu.
 BandPoolKernel band_pool_forward_kernel_of(const PoolProblem& problem);
+BandPoolKernel band_pool_backward_kernel_of(const PoolProblem& problem);
 
 }  // namespace fastconv

@@ -12,12 +12,15 @@ namespace fastconv {
 // Bytes of shared memory that a block may take: more are better until too few blocks share a multiprocessor.
 const NumberedConfigs& plane_tile_budgets();
 
-// Of a tile's pieces of x, y and the offsets, and of what it keeps for itself.
+// Of a tile's pieces of x, y and the offsets, and of what it keeps for itself. overlaid: what of these takes the place
+// of others in shared memory.
 struct PlaneTileBytes {
-  int64_t x, y, offsets, kept = 0;
+  int64_t x, y, offsets, kept = 0, overlaid = 0;
 
   int64_t moved() const { return x + y + offsets; }
-  int64_t shared() const { return segment_room(x) + segment_room(y) + segment_room(offsets) + segment_room(kept); }
+  int64_t shared() const {
+    return segment_room(x) + segment_room(y) + segment_room(offsets) + segment_room(kept) - overlaid;
+  }
   // What a piece needs, wherever it begins; the twin of kernels/segment.cuh's.
   static int64_t segment_room(int64_t bytes) { return bytes == 0 ? 0 : (bytes + 30) / 16 * 16; }
 };

@@ -34,7 +34,8 @@ const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass pass) {
                                                               max_pool_large_forward, max_pool_bands_forward,
                                                               max_pool_forward};
   static const std::vector<KernelFamily<PoolProblem>> backward{max_pool_planes_backward, max_pool_channels_backward,
-                                                               max_pool_large_backward, max_pool_backward};
+                                                               max_pool_large_backward, max_pool_bands_backward,
+                                                               max_pool_backward};
   static const std::vector<KernelFamily<PoolProblem>> gather{max_pool_gather};
   static const std::vector<KernelFamily<PoolProblem>> indices{max_pool_indices};
   switch (pass) {

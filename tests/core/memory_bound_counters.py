@@ -371,7 +371,10 @@ BANDED = {
 @family
 def bands_cases() -> list[CountedCase]:
     """2x2 of float64 has no kernel of its own."""
-    scattered = Told("lanes have windows of several rows, step over columns, or begin at a border")
+    scattered = {
+        "forward": Told("lanes have windows of several rows, step over columns, or begin at a border"),
+        "backward": Told("winners may lie anywhere"),
+    }
     two = Window((1, 32, 28, 28), (2, 2), (2, 2))
     cases = [
         ("32k" if name.startswith("5x5") else "16k", name, window, dtype, halo)
@@ -379,7 +382,8 @@ def bands_cases() -> list[CountedCase]:
         for dtype in (F32, F16, BF16)
     ]
     return [
-        pooling("max_pool_bands", config, name, "forward", window, "contiguous", dtype, halo=halo, told=scattered)
+        pooling("max_pool_bands", config, name, pool_pass, window, "contiguous", dtype, halo=halo, told=told)
+        for pool_pass, told in scattered.items()
         for config, name, window, dtype, halo in (*cases, ("16k", "2x2 of 28", two, torch.float64, False))
     ]
 
@@ -402,7 +406,7 @@ def any_pool(pool_pass: str, name: str, dtype: torch.dtype, layout: str) -> Coun
 
 @family
 def any_pool_cases() -> list[CountedCase]:
-    """NCHW, and offsets of windows that overlap: memory_bound_shortfalls.py."""
+    """NCHW: bands_cases. Offsets of windows that overlap: memory_bound_shortfalls.py."""
     return [
         *(any_pool(*case, "channels_last") for case in ANY_POOL if case[:2] != ("backward", "3x3 stride 1 of 32")),
         *(any_pool("forward", "3x3 stride 1 of 32", dtype, "channels_last") for dtype in (BF16, F32)),

@@ -12,7 +12,6 @@ from pathlib import Path
 from tests.core.counted_case import CountedCase, rewrite
 from tests.core.family_support import FamilyCase
 from tests.core.memory_bound_counters import (
-    ANY_POOL,
     F16,
     F32,
     NCHW,
@@ -83,12 +82,8 @@ def planes_fused() -> list[CountedCase]:
 
 
 def any_window() -> list[CountedCase]:
-    """Backward of the general kernel goes element by element in NCHW: neighbouring lanes have neighbouring columns.
-    Where windows overlap, in channels_last it reads the offsets again for each, in 16 bits 8 bytes a thread."""
-    return [
-        *(any_pool(*case, "contiguous") for case in ANY_POOL if case[0] == "backward"),
-        any_pool("backward", "3x3 stride 1 of 32", F16, "channels_last"),
-    ]
+    """Where windows overlap, backward in channels_last reads the offsets again for each, in 16 bits 8 bytes a thread."""
+    return [any_pool("backward", "3x3 stride 1 of 32", F16, "channels_last")]
 
 
 @functools.cache

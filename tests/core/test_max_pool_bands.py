@@ -38,7 +38,7 @@ WINDOWS = {
 @pytest.mark.parametrize("name", WINDOWS)
 @pytest.mark.parametrize("dtype", raw.DTYPES, ids=str)
 def test_every_window_has_pytorchs_winners(core: ModuleType, name: str, dtype: torch.dtype) -> None:
-    all_passes(core, WINDOWS[name], dtype, family=BANDS, config="16k", general_backward=True)
+    all_passes(core, WINDOWS[name], dtype, family=BANDS, config="16k")
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -49,14 +49,14 @@ def test_every_configuration_is_pytorch(core: ModuleType, name: str, config: str
     for shape in ((2, 9, 14, 15), (1, 2, 60, 151)) if config == "8k" else ((2, 9, 14, 15),):
         window = Window(shape, of.kernel, of.stride, of.padding)
         chosen = {"family": BANDS, "config": config, "multiprocessors": 1}
-        all_passes(core, window, torch.float16, general_backward=True, **chosen)
+        all_passes(core, window, torch.float16, **chosen)
 
 
 @pytest.mark.parametrize("index_bits", [32, 64])
 def test_one_kernel_serves_both_index_widths(core: ModuleType, index_bits: int) -> None:
     for name in ("3x3 stride 1", "dilated"):
         chosen = {"family": BANDS, "config": "16k", "index_bits": index_bits}
-        all_passes(core, WINDOWS[name], torch.float32, general_backward=True, **chosen)
+        all_passes(core, WINDOWS[name], torch.float32, **chosen)
 
 
 def drawn(draw: random.Random) -> Window:
@@ -96,7 +96,7 @@ def test_windows_at_every_border(core: ModuleType, seed: int) -> None:
         if window.kernel == (3, 3) and window.stride == (2, 2) and window.padding == (1, 1):
             continue
         try:
-            all_passes(core, window, dtype, general_backward=True, **chosen)
+            all_passes(core, window, dtype, **chosen)
         except Exception as error:
             raise AssertionError(f"seed {seed}: all_passes(core, {window}, {dtype}, **{chosen})") from error
 
@@ -137,12 +137,68 @@ def test_tensors_that_begin_anywhere_are_the_general_kernels(core: ModuleType, n
     raw.pool(core, "forward", dtype, *operands.values(), BANDS, "16k", **window.keywords)
     assert torch.equal(operands["y"], expected)
 
+    x.requires_grad_()
+    window.reference(x)[0].backward(expected)
+    operands["x"] = raw.shifted(raw.unwritten(window.shape, dtype), int(moved == "x"))
+    raw.pool(core, "backward", dtype, *operands.values(), BANDS, "16k", **window.keywords)
+    assert torch.equal(operands["x"], x.grad)
 
-def candidates(core: ModuleType, window: Window, dtype: torch.dtype, layout: str, places: torch.dtype) -> list[object]:
+
+def test_gradients_of_16_bits_are_added_in_float32(core: ModuleType) -> None:
+    """In float16 itself 2048 + 1 is 2048."""
+    window = Window((1, 1, 9, 9), (5, 5), (1, 1))
+    x = torch.zeros(window.shape, dtype=torch.float16)
+    x[0, 0, 4, 4] = 1  # wins all 25 windows
+    _, _, offsets = forward(core, x, window, family=BANDS, config="16k")
+    dy = torch.ones(1, 1, 5, 5, dtype=torch.float16)
+    dy[0, 0, 0, 0] = 2048
+    dx = raw.unwritten(window.shape, torch.float16)
+    raw.pool(core, "backward", torch.float16, dx, dy, offsets, BANDS, "16k", **window.keywords)
+    assert dx[0, 0, 4, 4].item() == 2048 + 24
+    assert dx.double().sum().item() == 2048 + 24
+
+
+@pytest.mark.parametrize("name", ["3x3 stride 1", "dilated", "13x13 stride 1"])
+def test_gradients_are_added_in_the_order_of_the_windows(core: ModuleType, name: str) -> None:
+    """As the general kernel does: to the last bit the same, infinities and NaN included."""
+    window = WINDOWS[name]
+    x = torch.randn(window.shape)
+    y, _, offsets = forward(core, x, window, family=BANDS, config="16k")
+    dy = torch.randn(y.shape)
+    dy.view(-1)[::7] = INF
+    dy.view(-1)[::11] = -INF
+    found = [raw.unwritten(window.shape, torch.float32) for _ in range(2)]
+    raw.pool(core, "backward", torch.float32, found[0], dy, offsets, **window.keywords)
+    raw.pool(core, "backward", torch.float32, found[1], dy, offsets, BANDS, "8k", multiprocessors=1, **window.keywords)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0, equal_nan=True)
+
+
+def test_places_that_no_window_has_give_nothing_to_any_element(core: ModuleType) -> None:
+    """A tensor of offsets may come from anywhere; the checked module finds a write outside of the sums."""
+    for name in ("3x3 stride 1", "dilated", "8x8 stride 8"):
+        window = WINDOWS[name]
+        shape = tuple(window.reference(torch.zeros(window.shape))[0].shape)
+        offsets = torch.full(shape, 255, dtype=torch.uint8)
+        dx = raw.unwritten(window.shape, torch.float16)
+        dy = torch.ones(shape, dtype=torch.float16)
+        raw.pool(core, "backward", torch.float16, dx, dy, offsets, BANDS, "16k", **window.keywords)
+        rows = window.kernel[0] * window.dilation[0]
+        if 255 // window.kernel[1] * window.dilation[0] >= window.shape[2] + rows:
+            assert torch.equal(dx, torch.zeros_like(dx))
+
+
+def candidates(
+    core: ModuleType,
+    window: Window,
+    dtype: torch.dtype,
+    layout: str = "contiguous",
+    places: torch.dtype = torch.uint8,
+    pool_pass: str = "forward",
+) -> list[object]:
     x = raw.laid_out(torch.empty(window.shape, dtype=dtype, device="meta"), layout)
     y = window.reference(x)[0]
     problem = core.PoolProblem(
-        pool_pass="forward",
+        pool_pass=pool_pass,
         dtype=raw.NAMES[dtype],
         x=raw.operand(x),
         y=raw.operand(y),
@@ -169,8 +225,10 @@ NETWORKS = {
 def test_the_layers_of_known_networks_are_expected_to_be_fastest_so(
     fast_core: ModuleType, name: str, dtype: torch.dtype
 ) -> None:
-    able = [one for one in candidates(fast_core, NETWORKS[name], dtype, "contiguous", torch.uint8) if not one.reason]
-    assert min(able, key=lambda one: one.details["predicted_seconds"]).kernel == f"{BANDS}_forward"
+    for pool_pass in ("forward", "backward"):
+        found = candidates(fast_core, NETWORKS[name], dtype, pool_pass=pool_pass)
+        able = [one for one in found if not one.reason]
+        assert min(able, key=lambda one: one.details["predicted_seconds"]).kernel == f"{BANDS}_{pool_pass}"
 
 
 def test_what_the_kernels_are_not_for_is_said(fast_core: ModuleType) -> None:
@@ -184,6 +242,8 @@ def test_what_the_kernels_are_not_for_is_said(fast_core: ModuleType) -> None:
         (Window((1, 1, 4, 40000), (3, 3), (1, 1)), torch.float32, "contiguous", byte, "bytes of shared memory"),
         (Window((0, 8, 6, 6), (3, 3), (1, 1)), torch.float16, "contiguous", byte, "empty"),
     ):
-        found = {one.kernel: one.reason for one in candidates(fast_core, window, dtype, layout, places)}
-        assert words in found[f"{BANDS}_forward"], found
-        assert found["max_pool_forward"] == ""
+        for pool_pass in ("forward", "backward"):
+            able = candidates(fast_core, window, dtype, layout, places, pool_pass)
+            found = {one.kernel: one.reason for one in able}
+            assert words in found[f"{BANDS}_{pool_pass}"], found
+            assert found[f"max_pool_{pool_pass}"] == ""
