@@ -4,6 +4,7 @@
 
 #include "kernels/mma_conv/lower_bound.h"
 #include "launch/staged_conv_geometry.h"
+#include "launch/staged_instructions.h"
 
 namespace fastconv {
 namespace staged {
@@ -44,6 +45,7 @@ struct Launch {
   int64_t shared_bytes = 0;
   unsigned blocks = 0;
   int64_t weight_offset = 0;  // of its first tap, in elements
+  double instructions = 0;    // of a tile, predicted
   double seconds = 0;         // predicted, without the launch itself
   int64_t source_bytes = 0;   // that the tiles stage, in 32-byte sectors for the rows of an image
 };
@@ -148,7 +150,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
   p.weight_column = columns.tap_step * w.strides[3];
   launch.weight_offset = p.taps_down == 0 ? 0 : rows.first_tap * w.strides[2] + columns.first_tap * w.strides[3];
 
-  // Blocks that stay, and what a tile is predicted to take: a roofline of tensor cores and shared memory.
+  // Blocks that stay, and what a tile is predicted to take: a roofline of tensor cores, shared memory and instructions.
   const mma::Machine machine = mma::Machine::of(problem.target);
   const mma::Precision precision = mma::precision_of(problem);
   const int64_t resident = std::clamp<int64_t>(machine.shared_bytes / (launch.shared_bytes + 1024), 1,
@@ -161,9 +163,17 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
   const double products = double(kTileRows) * p.units * geometry.unit_columns * p.steps * step_depth;
   const double image_bytes = double(p.rows.image_size) * p.row_pitch;
   const double reads = kThreads / 32.0 * p.units * p.steps * (8 + std::max(geometry.unit_columns / 4, 2));
-  const double turned = double(kTileRows) * p.units * geometry.unit_columns / 16;
+  // Outputs are written and read once, as float32 or, if they are plain, as they are stored.
+  const double turned = double(kTileRows) * p.units * geometry.unit_columns * 2 * (p.is_plain ? element : 4) / 128;
   const double wavefronts = reads + turned + image_passes(p, geometry);
-  const double tile_clocks = std::max(2 * products / rate, wavefronts) + 1500.0 / resident;
+  const ConvInstructions issued = conv_instructions(by_words, geometry.unit_columns, precision);
+  launch.instructions =
+      issued.product *
+          product_instructions(kTileRows, p.units * geometry.unit_columns, p.steps * step_depth, precision) +
+      issued.stage * staging_rounds(p, geometry) +
+      kWarps * (p.units / geometry.kernel.units * (p.is_plain ? issued.store : issued.store_any) + issued.rest);
+  const double tile_clocks =
+      std::max({2 * products / rate, wavefronts, launch.instructions / kSchedulers}) + 1500.0 / resident;
   const double tiles_each = ceil_div(int64_t{p.tiles} * slabs, int64_t{machine.multiprocessors});
   launch.seconds = tiles_each * tile_clocks / machine.clock;
   launch.source_bytes = static_cast<int64_t>(image_bytes) * p.tiles * slabs;
@@ -303,6 +313,7 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
                          {"slabs", p.slabs.divisor()},
                          {"launches", static_cast<int64_t>(launches->launches.size())},
                          {"useful_percent", 100 * wanted / multiplied},
+                         {"tile_instructions", static_cast<int64_t>(launches->launches[0].instructions)},
                          {"converts_layout", launches->converted_bytes > 0}};
   const char* name = by_words ? "stem_fprop" : problem.pass == ConvPass::fprop ? "grouped_fprop" : "grouped_dgrad";
   prepared.launch = [problem, launches, name](const LaunchArguments& arguments) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -378,6 +379,13 @@ inline void set_source(Parameters& p, const Geometry& geometry, const Operand& s
   p.rows_are_lines = !p.planes && p.column_gap == 0 && p.column_pitch == p.all_channels * geometry.element;
   const int chunks = static_cast<int>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
   p.line_chunks = FastDivider<uint32_t>(geometry.by_words ? lanes_of_line(p, geometry, chunks) : chunks);
+}
+
+// Rounds of a warp that stage an image, 16 bytes of each lane.
+inline double staging_rounds(const Parameters& p, const Geometry& geometry) {
+  const double lines =
+      double(p.rows.image_size) * (geometry.by_words ? p.lines_channels.divisor() : p.columns.image_size);
+  return std::ceil(lines * (geometry.by_words ? p.line_chunks : p.slab_chunks).divisor() / 32);
 }
 
 // Passes through the banks to stage an image, as the emulator counts them for 7x7 stems: 75 bytes a pass where rows

@@ -5,6 +5,7 @@
 
 #include "launch/split_sum.h"
 #include "launch/staged_conv_geometry.h"
+#include "launch/staged_instructions.h"
 
 namespace fastconv {
 namespace staged {
@@ -65,7 +66,7 @@ struct WgradLaunch {
   WgradParameters parameters{};
   int64_t shared_bytes = 0, converted_bytes = 0, partial_bytes = 0, bias_bytes = 0;
   int x_piece_bytes = 16, parts = 1, splits = 1;
-  double seconds = 0;
+  double instructions = 0, seconds = 0;  // predicted; instructions of a tile
 
   WgradLaunch(const ConvProblem& problem, bool by_words, int width_log2) : geometry(problem, by_words) {
     const AxisPlan rows = axis_plans(problem, 0)[0], columns = axis_plans(problem, 1)[0];
@@ -196,7 +197,7 @@ struct WgradLaunch {
  private:
   const char* name() const { return geometry.by_words ? "stem_wgrad" : "grouped_wgrad"; }
 
-  // A roofline of tensor cores and shared memory for each tile, with memory as the floor.
+  // A roofline of tensor cores, shared memory and instructions for each tile, with memory as the floor.
   void predict(const ConvProblem& problem, const mma::Machine& machine, int64_t resident) {
     const Parameters& image = parameters.image;
     const mma::Precision precision = mma::precision_of(problem);
@@ -208,7 +209,13 @@ struct WgradLaunch {
     const double reads = steps * (kThreads / 32 * rows / 4 + columns / 4);
     const double staged = image_passes(image, geometry) +
                           double(kTileRows) * parameters.gradient_pitch / (parameters.gradient_planes ? 64 : 128);
-    const double tile_clocks = std::max(math, reads + staged) + 1500.0 / resident;
+    const WgradInstructions issued =
+        wgrad_instructions(kernel.taps, geometry.by_words ? kernel.terms : kernel.channels, precision);
+    const double gradient_chunks = std::min<double>(problem.y.sizes[1], kernel.filters) / geometry.chunk;
+    instructions = issued.product * product_instructions(rows, columns, kTileRows, precision) +
+                   issued.stage * staging_rounds(image, geometry) +
+                   issued.stage_gradient * kTileRows * gradient_chunks / 32 + kWarps * issued.rest;
+    const double tile_clocks = std::max({math, reads + staged, instructions / kSchedulers}) + 1500.0 / resident;
     const double tiles_each =
         double(ceil_div(image.tiles, splits)) * ceil_div(int64_t{parts} * splits, int64_t{machine.multiprocessors});
     const double filter_tiles = parameters.filter_tiles.divisor(), term_tiles = parts / filter_tiles;
@@ -263,6 +270,7 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
                          {"tile_filters", launch->kernel.filters},
                          {"parts", launch->parts},
                          {"splits", launch->splits},
+                         {"tile_instructions", static_cast<int64_t>(launch->instructions)},
                          {"converts_layout", launch->converted_bytes > 0}};
   prepared.launch = [problem, launch](const LaunchArguments& arguments) { launch->run(problem, arguments); };
   return prepared;

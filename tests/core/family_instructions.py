@@ -103,8 +103,10 @@ def _staged_conv(kernel: Kernel, column_tiles: int, units: int, by_words: int) -
     store, planes = (
         Part(name, {**way, _WRITE: stores}, "chunk", stores, beside_products=units) for name, way in ways.items()
     )
+    # Outputs with a residual, or that are not plain for another reason: 16 pixels, told of those without one.
+    general = Part("store any", {_SHARED_PAIR: columns // 4, _WRITE: stores // 2}, "chunk", stores // 2)
     return f"words {columns}" if by_words else f"chunks {columns // units}", Parts(
-        (stage, multiply, store, planes), (0 if by_words else 1, units, 1, 0)
+        (stage, multiply, store, planes, general), (0 if by_words else 1, units, 1, 0, 0)
     )
 
 
