@@ -28,7 +28,9 @@ PlaneTiling forward_tiling(const PoolProblem& problem, int64_t budget) {
   const int64_t rows = problem.y.sizes[2], columns = problem.y.sizes[3];
   const int64_t walked = has_band_walk(problem) ? ceil_div(columns, band_walk_columns(problem)) : columns;
   // Offsets, one byte an element, are the hardest to align.
-  const PlaneUnits units{rows, walked, columns, rows * columns};
+  const int64_t at_once = has_band_walk(problem) && problem.stride[0] == 1 ? 2 : 1;
+  const double begin = 0.5 + 0.5 * (problem.kernel[0] - problem.stride[0]);
+  const PlaneUnits units{rows, walked, columns, rows * columns, at_once, begin};
   return PlaneTiling(problem, units, budget,
                      [&](int64_t of_planes, int64_t of_rows) { return forward_bytes(problem, of_planes, of_rows); });
 }
@@ -132,8 +134,11 @@ constexpr double kHidingBlocks = 6;
 double forward_instructions(const PoolProblem& problem, const PlaneTiling& tiling) {
   const double outputs = static_cast<double>(problem.y.count()), strip = static_cast<double>(tiling.strip);
   if (has_band_walk(problem)) {
-    // Of an output; before a strip, the rows that its first window shares with those above; and a strip's own.
-    const double each = problem.stride[0] == 2 ? 69 : size_of(problem.dtype) == 2 ? 33 : 40;
+    // Of an output, and what begins a strip.
+    const bool is_small = size_of(problem.dtype) == 2;
+    const double each = problem.stride[0] == 2   ? 69
+                        : problem.kernel[0] == 5 ? (is_small ? 46 : 58)
+                                                 : (is_small ? 33 : 40);
     return outputs * (each + (15 * (problem.kernel[0] - problem.stride[0]) + 60) / strip);
   }
   const double lines =

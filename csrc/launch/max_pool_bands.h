@@ -16,7 +16,7 @@ inline bool has_band_walk(const PoolProblem& problem) {
   const int window = problem.kernel[0], stride = problem.stride[0];
   const bool is_square = problem.kernel[1] == window && problem.stride[1] == stride;
   return is_square && problem.dilation == std::array<int, 2>{1, 1} && problem.dtype != DataType::float64 &&
-         (window == 2 || window == 3) && stride < window;
+         (stride == 1 ? window == 2 || window == 3 || window == 5 : stride == 2 && window == 3);
 }
 
 // Neighbouring windows of a thread that walks.

@@ -7,6 +7,7 @@ namespace {
 template <typename T>
 BandPoolKernel walk_of(int window, int stride) {
   if (window == 2) return max_pool_bands_walk_kernel<2, 1, T>;
+  if (window == 5) return max_pool_bands_walk_kernel<5, 1, T>;
   return stride == 1 ? max_pool_bands_walk_kernel<3, 1, T> : max_pool_bands_walk_kernel<3, 2, T>;
 }
 

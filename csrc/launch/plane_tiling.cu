@@ -50,14 +50,15 @@ void PlaneTiling::choose_band(int64_t most) {
   bands = ceil_div(units.rows, band);
 }
 
-// Turns of the block's threads, by how long each takes: the rows of a strip, and half a one to begin it.
+// Turns of the block's threads, by how long each takes.
 void PlaneTiling::choose_strip() {
   strip = 1;
   double least = 0;
   for (int64_t rows = 1; rows <= std::min<int64_t>(band, kLongestStrip); ++rows) {
     const double turns =
         static_cast<double>(ceil_div(planes_per_tile * ceil_div(band, rows) * units.columns, kPlaneThreads));
-    const double cost = turns * (static_cast<double>(rows) + 0.5);
+    const double cost =
+        turns * (static_cast<double>(ceil_div(rows, units.rows_at_once) * units.rows_at_once) + units.begin);
     if (rows == 1 || cost < least) {
       strip = rows;
       least = cost;

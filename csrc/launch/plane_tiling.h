@@ -25,10 +25,12 @@ struct PlaneTileBytes {
   static int64_t segment_room(int64_t bytes) { return bytes == 0 ? 0 : (bytes + 30) / 16 * 16; }
 };
 
-// What bands are made of: the rows of a plane and the columns that threads have in each; and what one row, and one
-// plane, adds to where the pieces begin that are written.
+// What bands are made of: the rows of a plane and the columns that threads have in each; what one row, and one plane,
+// adds to where the pieces begin that are written; how many rows a thread has at a time, and how many it could have had
+// in the time that it takes to begin a strip.
 struct PlaneUnits {
-  int64_t rows, columns, row_bytes, plane_bytes;
+  int64_t rows, columns, row_bytes, plane_bytes, rows_at_once = 1;
+  double begin = 0.5;
 };
 
 struct PlaneTiling {

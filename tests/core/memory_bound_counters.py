@@ -363,6 +363,7 @@ BANDED = {
     "2x2 stride 1 of 65": (Window((1, 4, 65, 65), (2, 2), (1, 1)), True),
     "3x3 stride 2 of 65": (Window((1, 4, 65, 65), (3, 3), (2, 2)), True),
     "5x5 stride 1 of 64": (Window((1, 4, 64, 64), (5, 5), (1, 1), (2, 2)), True),
+    "7x7 stride 1 of 64": (Window((1, 4, 64, 64), (7, 7), (1, 1), (3, 3)), True),
     "13x13 stride 1 of 20": (Window((1, 16, 20, 20), (13, 13), (1, 1), (6, 6)), False),
     "8x8 stride 8 of 56": (Window((1, 8, 56, 56), (8, 8), (8, 8)), False),
 }
@@ -377,7 +378,7 @@ def bands_cases() -> list[CountedCase]:
     }
     two = Window((1, 32, 28, 28), (2, 2), (2, 2))
     cases = [
-        ("32k" if name.startswith("5x5") else "16k", name, window, dtype, halo)
+        ("32k" if name.startswith(("5x5", "7x7")) else "16k", name, window, dtype, halo)
         for name, (window, halo) in BANDED.items()
         for dtype in (F32, F16, BF16)
     ]

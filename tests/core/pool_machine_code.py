@@ -27,7 +27,7 @@ INSTRUCTIONS_A_BYTE = 132 * 4 * 32 * 1.7e9 / 4.3e12
 _TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
 _ELEMENT = "(NS_4HalfE|NS_8BFloat16E|f)E"
 _SYMBOL = re.compile(rf"max_pool_(planes|channels)_(forward|backward)_kernelILi([23])E(?:Lb([01])E)?{_ELEMENT}")
-_WALK = re.compile(rf"max_pool_bands_walk_kernelILi([23])ELi([12])E{_ELEMENT}")
+_WALK = re.compile(rf"max_pool_bands_walk_kernelILi([235])ELi([12])E{_ELEMENT}")
 
 
 @dataclasses.dataclass(frozen=True, order=True)

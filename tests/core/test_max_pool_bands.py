@@ -15,7 +15,7 @@ INF = float("inf")
 BANDS = "max_pool_bands"
 CONFIGS = ("16k", "32k", "8k", "96k")
 
-#: 2x2 s1, 3x3 s1 and 3x3 s2 have a kernel of their own; of the others rows' winners are in shared memory.
+#: 2x2 s1, 3x3 s1 and s2, and 5x5 s1 have a kernel of their own; of the others rows' winners are in shared memory.
 WINDOWS = {
     "3x3 stride 1": Window((2, 5, 14, 15), (3, 3), (1, 1), (1, 1)),
     "3x3 stride 1 without padding": Window((1, 3, 9, 10), (3, 3), (1, 1)),
@@ -23,6 +23,7 @@ WINDOWS = {
     "3x3 stride 2, ceil": Window((1, 3, 14, 15), (3, 3), (2, 2), ceil_mode=True),
     "2x2 stride 1": Window((1, 4, 9, 8), (2, 2), (1, 1), (1, 1)),
     "5x5 stride 1": Window((1, 3, 12, 13), (5, 5), (1, 1), (2, 2)),
+    "5x4 stride 1": Window((1, 3, 12, 13), (5, 4), (1, 1), (2, 2)),
     "13x13 stride 1": Window((1, 2, 20, 20), (13, 13), (1, 1), (6, 6)),
     "3x2 stride 1x2": Window((2, 3, 11, 12), (3, 2), (1, 2), (1, 1)),
     "gaps between windows": Window((2, 2, 9, 11), (2, 1), (3, 4)),
@@ -42,7 +43,7 @@ def test_every_window_has_pytorchs_winners(core: ModuleType, name: str, dtype: t
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("name", ["3x3 stride 1", "3x3 stride 2", "5x5 stride 1"])
+@pytest.mark.parametrize("name", ["3x3 stride 1", "3x3 stride 2", "5x5 stride 1", "5x4 stride 1"])
 def test_every_configuration_is_pytorch(core: ModuleType, name: str, config: str) -> None:
     """Several planes a tile, one plane a tile, bands of a plane; strips that end early."""
     of = WINDOWS[name]
@@ -63,7 +64,7 @@ def drawn(draw: random.Random) -> Window:
     """No window is without an element of x: PyTorch has no winner for it that is in x."""
     while True:
         if draw.random() < 0.4:
-            size, step = draw.choice(((2, 1), (3, 1), (3, 2)))
+            size, step = draw.choice(((2, 1), (3, 1), (3, 2), (5, 1)))
             kernel, stride, dilation = (size, size), (step, step), (1, 1)
         else:
             kernel = draw.randint(1, 7), draw.randint(1, 7)
@@ -102,7 +103,9 @@ def test_windows_at_every_border(core: ModuleType, seed: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", raw.DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["3x3 stride 1", "3x3 stride 2, ceil", "2x2 stride 1", "5x5 stride 1", "dilated"])
+@pytest.mark.parametrize(
+    "name", ["3x3 stride 1", "3x3 stride 2, ceil", "2x2 stride 1", "5x5 stride 1", "5x4 stride 1", "dilated"]
+)
 def test_ties_nan_and_infinities_are_won_as_in_pytorch(core: ModuleType, name: str, dtype: torch.dtype) -> None:
     values = torch.tensor([0.0, -0.0, 1.0, 1.0, INF, -INF, -INF, float("nan")])
     window = WINDOWS[name]
