@@ -6,6 +6,7 @@ holds was touched from the launch of its last use to the launch of the next, bot
 
 - A sector that is loaded and not there is read from memory, once a launch. One that is stored is not: whoever stores a part of
   it stores the rest too, or leaves the rest to the cache's byte masks.
+- A sector of a streaming load (`ld.global.cs`) leaves at once and takes no room.
 - A stored sector is written to memory when it falls out of the cache, or at the end, and once, however often it was stored.
 - A launch that touches more than the cache holds may drop and fetch what it asks for again. All that its requests ask for
   counts, and nothing is there afterwards.
@@ -65,7 +66,8 @@ class _Cache:
     def run(self, launch: LaunchCounts) -> None:
         loads = _sectors(run for tensor in launch.tensors for run in tensor.loaded_sectors)
         stores = _sectors(run for tensor in launch.tensors for run in tensor.stored_sectors)
-        touched = loads | stores
+        streamed = _sectors(run for tensor in launch.tensors for run in tensor.streamed_sectors) - stores
+        touched = (loads | stores) - streamed
         if len(touched) > self._sectors:
             self.empty()
             memory = [access for access in launch.accesses if access.space == "global"]
@@ -73,11 +75,14 @@ class _Cache:
             self.stored += sum(access.sectors for access in memory if access.kind != "load")
             return
         self._launch += 1
+        self.loaded += sum(sector not in self._last_use for sector in streamed)
+        for sector in streamed & self._last_use.keys():
+            self._drop(sector)
         # Of the sectors that were here, in the order of their last use, as many stay as there is room for.
         oldest = self._oldest_that_stays(touched)
         for sector in [sector for sector, last in self._last_use.items() if last < oldest]:
             self._drop(sector)
-        self.loaded += sum(sector not in self._last_use for sector in loads)
+        self.loaded += sum(sector not in self._last_use for sector in loads - streamed)
         for sector in touched:
             if sector in self._last_use:
                 self._used[self._last_use[sector]] -= 1

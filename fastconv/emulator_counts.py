@@ -54,6 +54,7 @@ class TensorCounts:
     stored_bytes: int
     loaded_sectors: list[tuple[int, int]]  # runs of 32-byte sectors in order: the first, and the one after the last
     stored_sectors: list[tuple[int, int]]  # a sector's number is its address over 32
+    streamed_sectors: list[tuple[int, int]]  # of the loaded ones, those that a load asked the cache not to keep
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,7 @@ struct TensorRecord {
   uint64_t loaded_bytes = 0;                              // distinct
   uint64_t stored_bytes = 0;                              // distinct
   std::vector<SectorRun> loaded_sectors, stored_sectors;  // in order
+  std::vector<SectorRun> streamed_sectors;  // of the loaded ones, those of loads that ask the cache not to keep them
 };
 
 struct LaunchRecord {

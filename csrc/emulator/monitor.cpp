@@ -91,9 +91,10 @@ LaunchRecord WatchedLaunch::record() const {
     record.accesses.push_back(access);
   }
   for (const TensorShadow& tensor : tensors) {
-    record.tensors.push_back({tensor.name, tensor.end - tensor.begin, tensor.touched_bytes(Access::load),
-                              tensor.touched_bytes(Access::store), tensor.touched_sectors(Access::load),
-                              tensor.touched_sectors(Access::store)});
+    using Touch = TensorShadow::Touch;
+    record.tensors.push_back({tensor.name, tensor.end - tensor.begin, tensor.touched_bytes(Touch::loaded),
+                              tensor.touched_bytes(Touch::stored), tensor.touched_sectors(Touch::loaded),
+                              tensor.touched_sectors(Touch::stored), tensor.touched_sectors(Touch::streamed)});
   }
   record.operations = operations;
   return record;
@@ -303,7 +304,8 @@ bool Monitor::access_tensor(uintptr_t address, uint32_t bytes, Access kind, cons
   if (count_) {
     counter_.count({site_of(place), static_cast<uint16_t>(index), false, kind, static_cast<uint8_t>(bytes)}, thread,
                    address);
-    tensor.touch(address, bytes, kind);
+    if (kind != Access::store) tensor.touch(address, bytes, TensorShadow::Touch::loaded);
+    if (kind != Access::load) tensor.touch(address, bytes, TensorShadow::Touch::stored);
   }
   if (!check_) return true;
   const TensorShadow::Conflict conflict =
@@ -323,6 +325,13 @@ bool Monitor::access_tensor(uintptr_t address, uint32_t bytes, Access kind, cons
                        " of tensor " + tensor.name + ", which " + who + " " + past_of(conflict.earlier) +
                        " in the same launch" + (conflict.same_block ? "; no barrier orders the two" : ""),
                    place);
+}
+
+void Monitor::stream(uintptr_t address, uint32_t bytes) {
+  if (!count_) return;
+  for (const TensorShadow& tensor : launch_->tensors) {
+    if (tensor.holds(address, bytes)) return tensor.touch(address, bytes, TensorShadow::Touch::streamed);
+  }
 }
 
 void Monitor::out_of_bounds(uintptr_t address, uint32_t bytes, Access kind, const Place& place) const {

@@ -53,6 +53,8 @@ class Monitor {
   // Of the thread that runs.
   void access(uintptr_t address, uint32_t bytes, Access kind, const Place& place);
   void count_operation(const std::string& name, uint64_t count);
+  // A load of these bytes says that they will not be asked for again.
+  void stream(uintptr_t address, uint32_t bytes);
   // The block has ordered itself with other blocks, by an atomic or a fence.
   void trust_other_blocks() { trusts_other_blocks_ = true; }
   // Shared memory as if never written.

@@ -1,6 +1,7 @@
 #include "emulator/observe.h"
 
 #include "emulator/monitor.h"
+#include "emulator/observe_streaming.h"
 
 #if FASTCONV_EMULATOR_CHECKED
 
@@ -25,6 +26,12 @@ void count_operation(const char* name, uint64_t count) {
 
 void poison_shared(const void* address, size_t bytes) {
   if (Monitor* monitor = monitor_of_thread()) monitor->poison(address, bytes);
+}
+
+void observe_streaming(const void* address, size_t bytes) {
+  if (Monitor* monitor = monitor_of_thread()) {
+    monitor->stream(reinterpret_cast<uintptr_t>(address), static_cast<uint32_t>(bytes));
+  }
 }
 
 void trust_other_blocks() {

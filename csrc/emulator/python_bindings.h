@@ -48,6 +48,7 @@ inline pybind11::dict to_python(const LaunchRecord& record) {
     entry["stored_bytes"] = tensor.stored_bytes;
     entry["loaded_sectors"] = to_python(tensor.loaded_sectors);
     entry["stored_sectors"] = to_python(tensor.stored_sectors);
+    entry["streamed_sectors"] = to_python(tensor.streamed_sectors);
     tensors.append(entry);
   }
   py::dict launch;

@@ -49,7 +49,8 @@ TensorShadow::TensorShadow(const MemoryRange& range, bool check, bool count)
       writers_(check && range.writable ? range.bytes * sizeof(uint64_t) : 0),
       readers_(check && range.writable ? range.bytes * sizeof(uint32_t) : 0),
       loaded_(count ? (range.bytes + 7) / 8 : 0),
-      stored_(count && range.writable ? (range.bytes + 7) / 8 : 0) {}
+      stored_(count && range.writable ? (range.bytes + 7) / 8 : 0),
+      streamed_(count ? (range.bytes + 7) / 8 : 0) {}
 
 TensorShadow::Conflict TensorShadow::access(const RaceClock& clock, uintptr_t address, uint32_t bytes, Access kind,
                                             uint64_t block, uint32_t thread, bool trusts_other_blocks) const {
@@ -88,32 +89,29 @@ TensorShadow::Conflict TensorShadow::access(const RaceClock& clock, uintptr_t ad
   return {};
 }
 
-void TensorShadow::touch(uintptr_t address, uint32_t bytes, Access kind) const {
-  for (const Access direction : {Access::load, Access::store}) {
-    if (kind != direction && kind != Access::atomic) continue;
-    unsigned char* bits = (direction == Access::load ? loaded_ : stored_).as<unsigned char>();
-    if (bits == nullptr) continue;
-    for (uint32_t byte = 0; byte < bytes; ++byte) {
-      const uintptr_t place = address - begin + byte;
-      const unsigned char bit = static_cast<unsigned char>(1u << place % 8);
-      if ((__atomic_load_n(&bits[place / 8], __ATOMIC_RELAXED) & bit) == 0) {
-        __atomic_fetch_or(&bits[place / 8], bit, __ATOMIC_RELAXED);
-      }
+void TensorShadow::touch(uintptr_t address, uint32_t bytes, Touch how) const {
+  unsigned char* bits = touched(how);
+  if (bits == nullptr) return;
+  for (uint32_t byte = 0; byte < bytes; ++byte) {
+    const uintptr_t place = address - begin + byte;
+    const unsigned char bit = static_cast<unsigned char>(1u << place % 8);
+    if ((__atomic_load_n(&bits[place / 8], __ATOMIC_RELAXED) & bit) == 0) {
+      __atomic_fetch_or(&bits[place / 8], bit, __ATOMIC_RELAXED);
     }
   }
 }
 
-uint64_t TensorShadow::touched_bytes(Access kind) const {
-  const unsigned char* bits = touched(kind);
+uint64_t TensorShadow::touched_bytes(Touch how) const {
+  const unsigned char* bits = touched(how);
   if (bits == nullptr) return 0;
   uint64_t count = 0;
   for (size_t i = 0; i < (end - begin + 7) / 8; ++i) count += static_cast<uint64_t>(__builtin_popcount(bits[i]));
   return count;
 }
 
-std::vector<SectorRun> TensorShadow::touched_sectors(Access kind) const {
+std::vector<SectorRun> TensorShadow::touched_sectors(Touch how) const {
   std::vector<SectorRun> runs;
-  const unsigned char* bits = touched(kind);
+  const unsigned char* bits = touched(how);
   if (bits == nullptr) return runs;
   for (size_t i = 0; i < (end - begin + 7) / 8; ++i) {
     if (bits[i] == 0) continue;

@@ -53,22 +53,24 @@ class TensorShadow {
   // now? `trusts_other_blocks`: the block has synchronised with others, so what they wrote may be read.
   Conflict access(const RaceClock& clock, uintptr_t address, uint32_t bytes, Access kind, uint64_t block,
                   uint32_t thread, bool trusts_other_blocks) const;
-  void touch(uintptr_t address, uint32_t bytes, Access kind) const;
-  uint64_t touched_bytes(Access kind) const;
-  std::vector<SectorRun> touched_sectors(Access kind) const;
+
+  enum class Touch { loaded, stored, streamed };  // streamed: loaded, and not to be kept in the cache
+  void touch(uintptr_t address, uint32_t bytes, Touch how) const;
+  uint64_t touched_bytes(Touch how) const;
+  std::vector<SectorRun> touched_sectors(Touch how) const;
 
   const std::string name;
   const uintptr_t begin, end;
   const bool writable;
 
  private:
-  const unsigned char* touched(Access kind) const {
-    return (kind == Access::load ? loaded_ : stored_).as<unsigned char>();
+  unsigned char* touched(Touch how) const {
+    return (how == Touch::loaded ? loaded_ : how == Touch::stored ? stored_ : streamed_).as<unsigned char>();
   }
 
-  LazyMemory writers_;          // a record a byte, where written memory is checked
-  LazyMemory readers_;          // likewise: block + 1 of the one block that has read the byte, or kMany
-  LazyMemory loaded_, stored_;  // a bit a byte, where counted
+  LazyMemory writers_;                     // a record a byte, where written memory is checked
+  LazyMemory readers_;                     // likewise: block + 1 of the one block that has read the byte, or kMany
+  LazyMemory loaded_, stored_, streamed_;  // a bit a byte, where counted
 };
 
 }  // namespace fastconv::emulator

@@ -10,6 +10,9 @@
 
 namespace fastconv::mma {
 
+constexpr double kBlockClocks = 2500;      // filling the pipeline, and the epilogue
+constexpr double kLaunchSeconds = 2.5e-6;  // of a kernel that follows another
+
 struct Machine {
   int multiprocessors;
   double clock;                   // Hz
@@ -21,6 +24,11 @@ struct Machine {
   int shared_bytes;               // of a multiprocessor
 
   static Machine of(const Target& target);
+
+  double tensor_flops(Precision precision) const {  // per clock of one multiprocessor
+    return tensor_flops_per_clock / (precision == Precision::native ? 1 : precision == Precision::tf32 ? 2 : 6);
+  }
+  double cache_bandwidth() const { return cache_bytes_per_clock * clock * multiprocessors; }  // bytes a second
 };
 
 // What a launch computes, for one candidate tile.
@@ -30,7 +38,8 @@ struct Work {
   int element_size;
   Precision precision;
   bool depthwise;           // wgrad: the depth is pixels, so a slice has rows * depth elements all the same
-  double memory_bytes;      // compulsory traffic, layout conversions included
+  double memory_bytes;      // that the product moves, what was converted included where it is in memory
+  double staging_seconds;   // of the layout conversions before it
   double partial_elements;  // float32 sums of one split
   bool always_adds_parts;   // even one split's sums are stored apart and added up by a second kernel
   double extra_launches;    // layout conversions and weight repacking
@@ -54,16 +63,20 @@ inline int resident_blocks(const Machine& machine, const Tile& tile, int shared_
       1, std::min({machine.shared_bytes / (shared_bytes + 1024), 65536 / (threads * registers), 2048 / threads}));
 }
 
+// Of the second kernel, which adds the sums of so many splits where they are stored apart: written and read once; those
+// that fit the cache do not leave it.
+inline double adding_seconds(const Machine& machine, const Work& work, int splits) {
+  if (splits == 1 && !work.always_adds_parts) return 0;
+  const double bytes = 4.0 * splits * work.partial_elements;
+  return kLaunchSeconds + 2 * bytes / (machine.memory_bandwidth * (bytes < machine.cache_bytes / 2 ? 2 : 1));
+}
+
 inline double predict_seconds(const Machine& machine, const Tile& tile, int shared_bytes, const Work& work,
                               int splits) {
-  constexpr double kBlockClocks = 2500;      // filling the pipeline, and the epilogue
-  constexpr double kLaunchSeconds = 2.5e-6;  // of a kernel that follows another
   constexpr double kShortestSeconds = 3e-6;  // of any launch, as in common/cost.cpp
   constexpr double kWarpsToHideLatency = 8;
   const int slice_row_bytes = row_bytes_of(tile, work.element_size);
-  const double rate = machine.tensor_flops_per_clock / (work.precision == Precision::native ? 1
-                                                        : work.precision == Precision::tf32 ? 2
-                                                                                            : 6);
+  const double rate = machine.tensor_flops(work.precision);
   const double operand_bytes = double(tile.rows + tile.columns) * slice_row_bytes;
   const double fragment_bytes = double(tile.warps()) * (tile.warp_rows + tile.warp_columns) * slice_row_bytes;
   const double math = 2.0 * tile.rows * tile.columns * tile.depth / rate;
@@ -78,13 +91,8 @@ inline double predict_seconds(const Machine& machine, const Tile& tile, int shar
   const double clocks = most * work.slices / splits * slice_clocks + kBlockClocks * most / together;
   // Multiprocessors that have nothing to do load nothing, either.
   const double bandwidth = machine.memory_bandwidth * last_wave_efficiency(blocks, machine.multiprocessors);
-  double seconds = std::max({kShortestSeconds, clocks / machine.clock, work.memory_bytes / bandwidth});
-  if (splits > 1 || work.always_adds_parts) {
-    // Written and read once; parts that fit the cache do not leave it.
-    const double bytes = 4.0 * splits * work.partial_elements;
-    seconds += kLaunchSeconds + 2 * bytes / (machine.memory_bandwidth * (bytes < machine.cache_bytes / 2 ? 2 : 1));
-  }
-  return seconds + kLaunchSeconds * work.extra_launches;
+  const double seconds = std::max({kShortestSeconds, clocks / machine.clock, work.memory_bytes / bandwidth});
+  return seconds + adding_seconds(machine, work, splits) + work.staging_seconds + kLaunchSeconds * work.extra_launches;
 }
 
 // What candidates are ranked by. The model is coarse: of two that it can hardly tell apart, the one that keeps the

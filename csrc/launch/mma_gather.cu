@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "launch/image_parts.h"
 #include "launch/mma_gather.h"
 
 namespace fastconv {
@@ -66,10 +67,11 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
   work.element_size = geometry.element;
   work.precision = precision_of(problem);
   const double elements = problem.x.count() + problem.w.count() + problem.y.count() + problem.residual.count();
-  work.memory_bytes = elements * geometry.element + 2.0 * geometry.converted_bytes;
+  work.memory_bytes = elements * geometry.element;
   work.partial_elements = static_cast<double>(geometry.pixels()) * geometry.partial_pitch;
   work.always_adds_parts = geometry.is_folded;
-  work.extra_launches = (geometry.piece_bytes == 0) + !geometry.weights_in_place;
+  work.extra_launches = !geometry.weights_in_place;
+  add_conversion(work, problem, geometry, stored_bytes(problem));
   return work;
 }
 
@@ -195,47 +197,6 @@ class GatherLaunch {
   int64_t partial_at_;
 };
 
-// The images of a problem in parts, one after another in the same workspace: one part, but where turning all of them to
-// channels-last would take too much.
-class GatherParts {
- public:
-  GatherParts(const ConvProblem& problem, const Kernel<GatherParameters>& kernel,
-              const Kernel<GatherParameters>& narrow, int splits)
-      : problem_(problem), images_(gather_part_of(problem).x.sizes[0]) {
-    parts_.emplace_back(with_images(problem, images_), kernel, narrow, splits);
-    const int64_t rest = problem.x.sizes[0] % images_;
-    if (rest > 0) parts_.emplace_back(with_images(problem, rest), kernel, narrow, splits);
-  }
-
-  // The first part is the largest.
-  int64_t workspace_bytes() const { return parts_[0].workspace_bytes(); }
-  Packing packing() const { return parts_[0].packing(); }
-  int64_t count() const { return divide_up(problem_.x.sizes[0], images_); }
-
-  void operator()(LaunchArguments arguments) const {
-    const int element = size_of(problem_.dtype);
-    for (int64_t image = 0; image < problem_.x.sizes[0]; image += images_) {
-      const bool is_rest = problem_.x.sizes[0] - image < images_;
-      parts_[is_rest ? 1 : 0](arguments);
-      if (is_rest) return;
-      // The weights stay packed at the beginning of the workspace.
-      if (arguments.packed_weights == nullptr && packing().bytes > 0) arguments.packed_weights = arguments.workspace;
-      auto& [x, w, y, bias, residual] = arguments.pointers;
-      const auto advance = [&](void*& pointer, const Operand& operand) {
-        if (pointer != nullptr) pointer = static_cast<unsigned char*>(pointer) + images_ * operand.strides[0] * element;
-      };
-      advance(x, problem_.x);
-      advance(y, problem_.y);
-      if (problem_.has_residual) advance(residual, problem_.residual);
-    }
-  }
-
- private:
-  const ConvProblem problem_;
-  const int64_t images_;
-  std::vector<GatherLaunch> parts_;
-};
-
 Prepared prepare(const ConvProblem& given, const std::string& text) {
   const ConvProblem whole = of_pixels_that_are_read(given);
   const ConvProblem problem = gather_part_of(whole);
@@ -244,7 +205,11 @@ Prepared prepare(const ConvProblem& given, const std::string& text) {
   const Kernel<GatherParameters>& kernel = *chosen.kernel;
   // Of a problem that is aligned, for tensors that are not.
   const auto& narrow = geometry.is_narrow() ? kernel : kernels_of<GatherParameters>(problem).narrow[0];
-  const auto launch = std::make_shared<GatherParts>(whole, kernel, narrow, chosen.splits);
+  const auto step = [&](const Operand& operand) { return operand.strides[0] * geometry.element; };
+  const std::array<int64_t, 5> steps{step(whole.x), 0, step(whole.y), 0, whole.has_residual ? step(whole.residual) : 0};
+  const auto launch = std::make_shared<ImageParts<GatherLaunch>>(
+      whole.x.sizes[0], problem.x.sizes[0], steps,
+      [&](int64_t images) { return GatherLaunch(with_images(whole, images), kernel, narrow, chosen.splits); });
   Prepared prepared;
   prepared.description = describe(whole, kernel, work_of(problem, geometry, kernel.tile), chosen.splits,
                                   {{"splits", chosen.splits},
@@ -254,9 +219,9 @@ Prepared prepare(const ConvProblem& given, const std::string& text) {
                                    {"repacks_weights", !geometry.weights_in_place},
                                    {"folds_padding", geometry.is_folded},
                                    {"parts", launch->count()}});
-  prepared.description.workspace_bytes = launch->workspace_bytes();
+  prepared.description.workspace_bytes = launch->first().workspace_bytes();
   prepared.description.predicted_seconds *= static_cast<double>(launch->count());
-  prepared.packing = launch->packing();
+  prepared.packing = launch->first().packing();
   prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }

@@ -2,14 +2,25 @@
 // parameters, the order of its tiles.
 #pragma once
 
+#include "launch/cache_parts.h"
 #include "launch/mma_conv.h"
 #include "launch/mma_gather_geometry.h"
 
 namespace fastconv::mma {
 
-// What one launch computes: as many images as can be turned to channels-last, or held by the padded x's gradient, at a
-// time; mostly all.
-ConvProblem gather_part_of(const ConvProblem& problem);
+// What is stored of the problem: the output, for which a residual is read, unless it is reduced before.
+double stored_bytes(const ConvProblem& problem);
+
+// How many images one launch computes: as many as can be turned to channels-last, or held by the padded x's gradient,
+// at a time. stored: of all images.
+int64_t images_of_a_part(const ConvProblem& problem, double stored);
+inline ConvProblem gather_part_of(const ConvProblem& problem) {
+  return with_images(problem, images_of_a_part(problem, stored_bytes(problem)));
+}
+
+// The work's memory_bytes hold each operand once. Takes out the source where it is converted, and puts in what that
+// moves before and afterwards.
+void add_conversion(Work& work, const ConvProblem& problem, const Geometry& geometry, double stored);
 
 // Why no kernel on the gathered product takes the problem; empty where they may.
 std::string why_not_gather(const ConvProblem& problem);

@@ -5,9 +5,47 @@
 
 namespace fastconv::mma {
 
-ConvProblem gather_part_of(const ConvProblem& problem) {
+namespace {
+
+StagedBatch staged_batch_of(const ConvProblem& problem, const Geometry& geometry, double stored) {
+  const bool is_converted = geometry.piece_bytes == 0;
+  const double source = distinct_bytes(geometry.source, geometry.element);
+  StagedBatch batch;
+  batch.images = problem.x.sizes[0];
+  batch.staged_bytes = static_cast<double>(geometry.converted_bytes + geometry.partial_bytes(1));
+  batch.source_bytes = is_converted ? source : 0;
+  batch.other_bytes = stored + (is_converted ? 0 : source);
+  batch.weight_bytes = static_cast<double>(geometry.packed_bytes);
+  batch.products = static_cast<double>(problem.flops()) / 2;
+  batch.block_products = 128.0 * 128 * problem.w.sizes[2] * problem.w.sizes[3] * geometry.channel_pitch;
+  batch.precision = precision_of(problem);
+  batch.launches = 1 + is_converted + geometry.is_folded;
+  return batch;
+}
+
+}  // namespace
+
+double stored_bytes(const ConvProblem& problem) {
+  const Operand& output = problem.pass == ConvPass::dgrad ? problem.x : problem.y;
+  const int element = size_of(problem.dtype);
+  return distinct_bytes(output, element) + (problem.has_residual ? distinct_bytes(problem.residual, element) : 0);
+}
+
+int64_t images_of_a_part(const ConvProblem& problem, double stored) {
   const Geometry geometry(problem);
-  return with_images(problem, images_at_once(problem, geometry.converted_bytes + geometry.partial_bytes(1)));
+  const int64_t most = images_at_once(problem, geometry.converted_bytes + geometry.partial_bytes(1));
+  return images_of_a_part(Machine::of(problem.target), staged_batch_of(problem, geometry, stored), most);
+}
+
+void add_conversion(Work& work, const ConvProblem& problem, const Geometry& geometry, double stored) {
+  if (geometry.piece_bytes != 0) return;
+  const Machine machine = Machine::of(problem.target);
+  StagedBatch batch = staged_batch_of(problem, geometry, stored);
+  const bool in_cache = batch.images <= images_in_cache(machine, batch);
+  batch.staged_bytes = static_cast<double>(geometry.converted_bytes);
+  work.staging_seconds = staging_seconds(machine, batch, in_cache);
+  work.memory_bytes += (in_cache ? 0 : batch.staged_bytes) - batch.source_bytes;
+  work.extra_launches += 1;
 }
 
 std::string why_not_gather(const ConvProblem& problem) {

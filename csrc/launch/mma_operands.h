@@ -2,6 +2,7 @@
 // workspace.
 #pragma once
 
+#include <algorithm>
 #include <initializer_list>
 #include <numeric>
 #include <string>
@@ -84,6 +85,11 @@ inline ConvProblem of_pixels_that_are_read(const ConvProblem& problem) {
     dense.stride[i] = 1;
   }
   return dense;
+}
+
+// Of an operand, each element once: views of patches have some several times.
+inline double distinct_bytes(const Operand& operand, int element_size) {
+  return static_cast<double>(std::min(operand.count(), operand.last_offset() + 1)) * element_size;
 }
 
 // The part of a problem that some of its images make.

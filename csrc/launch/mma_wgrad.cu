@@ -1,7 +1,9 @@
 // The family mma_wgrad.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
+#include "launch/cache_parts.h"
 #include "launch/mma_conv.h"
 
 namespace fastconv {
@@ -29,30 +31,52 @@ struct Geometry {
 
   int64_t columns() const { return taps * channel_pitch; }
   int64_t partial_elements(const ConvProblem& problem) const { return problem.w.sizes[0] * columns(); }
-  // sums: splits of all parts.
-  int64_t partial_bytes(const ConvProblem& problem, int64_t sums) const {
-    return sums > 1 ? 4 * sums * (partial_elements(problem) + problem.w.sizes[0]) : 0;
+  // Sums of one split that are stored apart, those of the bias gradient included.
+  int64_t split_bytes(const ConvProblem& problem) const { return 4 * (partial_elements(problem) + problem.w.sizes[0]); }
+  // parts: of the batch, which add to the same sums.
+  int64_t partial_bytes(const ConvProblem& problem, int64_t splits, int64_t parts) const {
+    return splits > 1 || parts > 1 ? splits * split_bytes(problem) : 0;
   }
-  int64_t workspace_bytes(const ConvProblem& problem, int64_t sums) const {
-    return Workspace::size_of({gradient_bytes, source_bytes, partial_bytes(problem, sums)});
+  int64_t workspace_bytes(const ConvProblem& problem, int64_t splits, int64_t parts) const {
+    return Workspace::size_of({gradient_bytes, source_bytes, partial_bytes(problem, splits, parts)});
   }
   bool is_narrow() const {
     return (gradient_piece_bytes != 0 && gradient_piece_bytes < 16) ||
            (source_piece_bytes != 0 && source_piece_bytes < 16);
   }
-  // Of each of so many parts.
-  int most_splits(const ConvProblem& problem, int64_t parts) const {
-    const int64_t left = problem.most_workspace_bytes - workspace_bytes(problem, 1);
-    const int64_t most = left / (4 * (partial_elements(problem) + problem.w.sizes[0])) / parts;
-    return static_cast<int>(std::clamp<int64_t>(most, 1, 512));
+  int most_splits(const ConvProblem& problem) const {
+    const int64_t left = problem.most_workspace_bytes - workspace_bytes(problem, 1, 1);
+    return static_cast<int>(std::clamp<int64_t>(left / split_bytes(problem), 1, 512));
   }
 };
 
-// The images that can be turned to channels-last at a time, mostly all, and how many such parts there are. The sums of
-// all parts are added up with the splits.
+StagedBatch staged_batch_of(const ConvProblem& problem, const Geometry& geometry) {
+  const Machine machine = Machine::of(problem.target);
+  StagedBatch batch;
+  batch.images = problem.x.sizes[0];
+  batch.launches = 1;
+  for (const auto& [operand, converted] :
+       {std::pair(&problem.x, geometry.source_bytes), std::pair(&problem.y, geometry.gradient_bytes)}) {
+    batch.staged_bytes += static_cast<double>(converted);
+    (converted > 0 ? batch.source_bytes : batch.other_bytes) += distinct_bytes(*operand, geometry.element);
+    batch.launches += converted > 0;
+  }
+  batch.products = static_cast<double>(problem.flops()) / 2;
+  batch.precision = precision_of(problem);
+  // Blocks of 128 x 128, and as many splits as fill the device with them: there is no last wave.
+  const double blocks =
+      static_cast<double>(problem.groups * divide_up(geometry.filters, 128) * divide_up(geometry.columns(), 128));
+  const double splits = std::ceil(machine.multiprocessors / blocks);
+  batch.sums_bytes = splits * static_cast<double>(geometry.split_bytes(problem));
+  return batch;
+}
+
+// The images that are turned to channels-last at a time, mostly all, and how many such parts there are. A part adds to
+// the sums of those before it.
 ConvProblem part_of(const ConvProblem& problem) {
   const Geometry geometry(problem);
-  return with_images(problem, images_at_once(problem, geometry.gradient_bytes + geometry.source_bytes));
+  const int64_t most = images_at_once(problem, geometry.gradient_bytes + geometry.source_bytes);
+  return with_images(problem, images_of_a_part(Machine::of(problem.target), staged_batch_of(problem, geometry), most));
 }
 int64_t parts_of(const ConvProblem& problem) {
   return divide_up(problem.x.sizes[0], part_of(problem).x.sizes[0]);
@@ -65,9 +89,8 @@ std::string why_not(const ConvProblem& problem) {
   if (geometry.columns() > INT32_MAX / 2) return "filters of 2^30 elements or more";
   const ConvProblem part = part_of(problem);
   if (part.x.sizes[0] == 0) return too_much_workspace(problem, "turning an image to channels-last");
-  const int64_t parts = parts_of(problem);
-  if (Geometry(part).workspace_bytes(part, parts) > problem.most_workspace_bytes) {
-    return too_much_workspace(problem, "the sums of " + std::to_string(parts) + " parts");
+  if (Geometry(part).workspace_bytes(part, 1, parts_of(problem)) > problem.most_workspace_bytes) {
+    return too_much_workspace(problem, "the sums of parts of the batch");
   }
   return "";
 }
@@ -81,15 +104,21 @@ int64_t blocks_of(const ConvProblem& problem, const Geometry& geometry, const Ti
   return problem.groups * divide_up(geometry.filters, tile.rows) * divide_up(geometry.columns(), tile.columns);
 }
 
-Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& tile) {
+// Of one of so many parts.
+Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& tile, int64_t parts) {
   Work work{};
   work.blocks = blocks_of(problem, geometry, tile);
   work.slices = static_cast<double>(divide_up(geometry.pixels, tile.depth));
   work.element_size = geometry.element;
   work.precision = precision_of(problem);
   const double elements = problem.x.count() + problem.w.count() + problem.y.count();
-  work.memory_bytes = elements * geometry.element + 2.0 * (geometry.gradient_bytes + geometry.source_bytes);
+  const StagedBatch batch = staged_batch_of(problem, geometry);
+  const Machine machine = Machine::of(problem.target);
+  const bool in_cache = batch.images <= images_in_cache(machine, batch);
+  work.memory_bytes = elements * geometry.element - batch.source_bytes + (in_cache ? 0 : batch.staged_bytes);
+  work.staging_seconds = batch.staged_bytes > 0 ? staging_seconds(machine, batch, in_cache) : 0;
   work.partial_elements = static_cast<double>(geometry.partial_elements(problem));
+  work.always_adds_parts = parts > 1;
   work.extra_launches = (geometry.gradient_piece_bytes == 0) + (geometry.source_piece_bytes == 0);
   return work;
 }
@@ -99,9 +128,8 @@ std::vector<std::string> configs(const ConvProblem& given) {
   if (!why_not(whole).empty()) return {""};
   const ConvProblem problem = part_of(whole);
   const Geometry geometry(problem);
-  return ranked_configs(problem.target, candidates_of(problem, geometry),
-                        geometry.most_splits(problem, parts_of(whole)),
-                        [&](const Tile& tile) { return work_of(problem, geometry, tile); });
+  return ranked_configs(problem.target, candidates_of(problem, geometry), geometry.most_splits(problem),
+                        [&](const Tile& tile) { return work_of(problem, geometry, tile, parts_of(whole)); });
 }
 
 std::string can_implement(const ConvProblem& given, const std::string& text) {
@@ -112,7 +140,7 @@ std::string can_implement(const ConvProblem& given, const std::string& text) {
   const Geometry geometry(problem);
   const auto chosen = choose(problem.target, candidates_of(problem, geometry), geometry.is_narrow(), text);
   if (!chosen.reason.empty()) return chosen.reason;
-  if (geometry.workspace_bytes(problem, chosen.splits * parts_of(whole)) > problem.most_workspace_bytes) {
+  if (geometry.workspace_bytes(problem, chosen.splits, parts_of(whole)) > problem.most_workspace_bytes) {
     return too_much_workspace(problem, std::to_string(chosen.splits) + " splits");
   }
   const Tile& tile = chosen.kernel->tile;
@@ -188,7 +216,7 @@ class WgradLaunch {
         kernel_(kernel),
         narrow_(narrow),
         splits_(splits),
-        sums_(splits * parts_of(problem)),
+        has_partial_sums_(splits > 1 || parts_of(problem) > 1),
         allows_vectors_(allows_vectors(problem, Geometry(problem))) {
     parts_.push_back(part_for(part_of(problem).x.sizes[0]));
     const int64_t rest = problem.x.sizes[0] % images();
@@ -196,7 +224,8 @@ class WgradLaunch {
     const Geometry& geometry = parts_[0].geometry;
     gradient_at_ = workspace_.take(geometry.gradient_bytes);
     source_at_ = workspace_.take(geometry.source_bytes);
-    partial_at_ = workspace_.take(geometry.partial_bytes(problem, sums_));
+    partial_bytes_ = geometry.partial_bytes(problem, splits, count());
+    partial_at_ = workspace_.take(partial_bytes_);
   }
 
   int64_t workspace_bytes() const { return workspace_.bytes(); }
@@ -211,7 +240,7 @@ class WgradLaunch {
       const WgradParameters used = launch_part(parts_[is_rest ? 1 : 0], part, workspace, arguments);
       if (part == 0) first = used;
     }
-    if (sums_ > 1) reduce(first, problem_.has_bias ? arguments.pointers[3] : nullptr, arguments);
+    if (has_partial_sums_) reduce(first, problem_.has_bias ? arguments.pointers[3] : nullptr, arguments);
   }
 
  private:
@@ -250,12 +279,10 @@ class WgradLaunch {
     OutputParameters& out = parameters.out;
     out.output = w;
     out.vector_access = allows_vectors_ && is_aligned(w);
-    if (sums_ > 1) {
-      auto* partial = reinterpret_cast<float*>(workspace + partial_at_);
-      out.partial = partial + number * splits_ * out.partial_split_stride;
-      if (problem_.has_bias) {
-        parameters.partial_bias = partial + sums_ * out.partial_split_stride + number * splits_ * problem_.w.sizes[0];
-      }
+    if (has_partial_sums_) {
+      out.partial = reinterpret_cast<float*>(workspace + partial_at_);
+      if (problem_.has_bias) parameters.partial_bias = out.partial + splits_ * out.partial_split_stride;
+      parameters.adds_to_partial = number > 0;
     } else if (problem_.has_bias) {
       parameters.bias_gradient = bias_gradient;
     }
@@ -290,8 +317,7 @@ class WgradLaunch {
                    {"x", parameters.source, bytes(part.problem.x, geometry.source_bytes)},
                    {"dw", split ? nullptr : parameters.out.output, bytes_of(problem_.w, element), true},
                    {"bias_gradient", parameters.bias_gradient, problem_.w.sizes[0] * element, true},
-                   {"partial", static_cast<unsigned char*>(arguments.workspace) + partial_at_,
-                    geometry.partial_bytes(problem_, sums_), true}},
+                   {"partial", static_cast<unsigned char*>(arguments.workspace) + partial_at_, partial_bytes_, true}},
                   arguments.stream);
   }
 
@@ -300,7 +326,7 @@ class WgradLaunch {
     const Geometry& geometry = parts_[0].geometry;
     ReduceParameters parameters{};
     parameters.out = wgrad.out;
-    parameters.splits = static_cast<int>(sums_);
+    parameters.splits = splits_;
     const int64_t chunks = geometry.columns() * geometry.element / 16;
     parameters.items = problem_.w.sizes[0] * chunks;
     parameters.chunks = FastDivider<uint64_t>(chunks);
@@ -314,18 +340,17 @@ class WgradLaunch {
     parameters.partial_bias = wgrad.partial_bias;
     parameters.bias_gradient = bias_gradient;
     parameters.bias_count = problem_.w.sizes[0];
-    launch_reduce(problem_.dtype, parameters, wgrad.out.partial, geometry.partial_bytes(problem_, sums_), problem_.w,
-                  arguments, nullptr);
+    launch_reduce(problem_.dtype, parameters, wgrad.out.partial, partial_bytes_, problem_.w, arguments, nullptr);
   }
 
   const ConvProblem problem_;
   const Kernel<WgradParameters> kernel_, narrow_;
   const int splits_;
-  const int64_t sums_;  // splits of all parts
+  const bool has_partial_sums_;
   const bool allows_vectors_;
   std::vector<Part> parts_;  // one, or the repeated one and the rest
   Workspace workspace_;
-  int64_t gradient_at_, source_at_, partial_at_;
+  int64_t gradient_at_, source_at_, partial_at_, partial_bytes_;
 };
 
 Prepared prepare(const ConvProblem& given, const std::string& text) {
@@ -338,14 +363,18 @@ Prepared prepare(const ConvProblem& given, const std::string& text) {
   const auto& narrow = geometry.is_narrow() ? kernel : kernels_of<WgradParameters>(problem).narrow[0];
   const auto launch = std::make_shared<WgradLaunch>(whole, kernel, narrow, chosen.splits);
   Prepared prepared;
+  const Work work = work_of(problem, geometry, kernel.tile, launch->count());
   prepared.description = describe(
-      whole, kernel, work_of(problem, geometry, kernel.tile), chosen.splits,
+      whole, kernel, work, chosen.splits,
       {{"splits", chosen.splits},
        {"copy_bytes", geometry.is_narrow() ? std::min(geometry.gradient_piece_bytes, geometry.source_piece_bytes) : 16},
        {"converts_layout", geometry.gradient_piece_bytes == 0 || geometry.source_piece_bytes == 0},
        {"parts", launch->count()}});
   prepared.description.workspace_bytes = launch->workspace_bytes();
-  prepared.description.predicted_seconds *= static_cast<double>(launch->count());
+  // The sums are added up once, after the last part.
+  const double adding = adding_seconds(Machine::of(problem.target), work, chosen.splits);
+  double& predicted = prepared.description.predicted_seconds;
+  predicted = static_cast<double>(launch->count()) * (predicted - adding) + adding;
   prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }

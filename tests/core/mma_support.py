@@ -34,6 +34,7 @@ class Case:
     allow_tf32: bool = False
     capability: int = 80
     multiprocessors: int = 108
+    l2_bytes: int = 0
     index_bits: int = 32
     most_workspace_bytes: int = 256 << 20
     padding_mode: str = "zeros"
@@ -74,6 +75,7 @@ class Case:
             allow_tf32=self.allow_tf32,
             capability=self.capability,
             multiprocessors=self.multiprocessors,
+            l2_bytes=self.l2_bytes,
             index_bits=self.index_bits,
             most_workspace_bytes=self.most_workspace_bytes,
             padding_mode=self.padding_mode,

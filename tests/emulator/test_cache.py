@@ -11,8 +11,10 @@ from tests.emulator.test_counts import aligned
 Runs = list[tuple[int, int]]
 
 
-def launch(loads: Runs | tuple[()] = (), stores: Runs | tuple[()] = (), again: int = 1) -> LaunchCounts:
-    """Loads and stores runs of sectors, `again` times."""
+def launch(
+    loads: Runs | tuple[()] = (), stores: Runs | tuple[()] = (), streams: Runs | tuple[()] = (), again: int = 1
+) -> LaunchCounts:
+    """Loads and stores runs of sectors, `again` times. streams: of the loads."""
     sectors = {"load": sum(end - first for first, end in loads), "store": sum(end - first for first, end in stores)}
     return LaunchCounts(
         kernel="a launch",
@@ -23,7 +25,9 @@ def launch(loads: Runs | tuple[()] = (), stores: Runs | tuple[()] = (), again: i
         accesses=[
             AccessCounts("x", "global", kind, 16, sectors=count * again) for kind, count in sectors.items() if count
         ],
-        tensors=[TensorCounts("x", 0, 32 * sectors["load"], 32 * sectors["store"], list(loads), list(stores))],
+        tensors=[
+            TensorCounts("x", 0, 32 * sectors["load"], 32 * sectors["store"], list(loads), list(stores), list(streams))
+        ],
         operations={},
     )
 
@@ -67,6 +71,17 @@ def test_a_launch_larger_than_the_cache_moves_all_that_it_asks_for() -> None:
     assert sectors_moved([large], 10) == (8, 2)
     assert sectors_moved([large], 9) == (24, 6)
     assert sectors_moved([launch(stores=[(0, 2)]), large, launch(loads=[(0, 2)])], 9) == (26, 8)
+
+
+def test_streams_take_no_room_and_do_not_stay() -> None:
+    stream, other = launch(loads=[(0, 8)], stores=[(10, 14)], streams=[(0, 8)]), launch(loads=[(10, 14)])
+    assert sectors_moved([stream, other, stream, other], 4) == (16, 4)
+    assert sectors_moved([launch(loads=[(0, 8)]), stream], 12) == (8, 4)
+    assert sectors_moved([launch(stores=[(0, 8)]), stream, launch(loads=[(0, 8)])], 12) == (8, 12)
+    assert sectors_moved([launch(loads=[(0, 4)], stores=[(0, 4)], streams=[(0, 4)]), launch(loads=[(0, 4)])], 4) == (
+        4,
+        4,
+    )
 
 
 @pytest.mark.parametrize("room", [0, 31, -32])

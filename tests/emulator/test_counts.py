@@ -145,9 +145,10 @@ def test_operations_are_counted_once_a_warp_or_block(run):
 
 def test_count_depends_on_the_number_of_threads(run, monkeypatch):
     counts = []
+    x, y = aligned(4096), aligned(4096)
     for threads in ("1", "3"):
         monkeypatch.setenv("FASTCONV_EMULATOR_THREADS", threads)
-        launch = count(run, "copy_bytes_4", aligned(4096), aligned(4096), grid=(16,), block=(64,))
+        launch = count(run, "copy_bytes_4", x, y, grid=(16,), block=(64,))
         counts.append((launch.total("x"), launch.total("y"), launch.tensors))
     assert counts[0] == counts[1]
 

@@ -32,11 +32,13 @@ __device__ __forceinline__ int staged_column(int row, int column) {
 
 // rows: RowPlace, or what stands for it, of every row of the tile. column_at(column of the tile, a whole chunk) ->
 // ColumnPlace. exact(row, column of the tile, sum) -> float, asked for sums that is_suspect(sum): see pipeline.cuh.
-// staging: shared memory that nobody uses any more. Every warp of the block comes here.
+// staging: shared memory that nobody uses any more. adds_to_partial: partial sums are there, and these come on top.
+// Every warp of the block comes here.
 template <class Shape, class Row, class ColumnAt, class IsSuspect, class Exact>
 __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulators, float* staging, const Row* rows,
                                            const OutputParameters& out, uint32_t split, const ColumnAt& column_at,
-                                           const IsSuspect& is_suspect, const Exact& exact) {
+                                           const IsSuspect& is_suspect, const Exact& exact,
+                                           bool adds_to_partial = false) {
   using Element = typename Shape::Element;
   constexpr int kChunk = Shape::kChunk, kPitch = Shape::kStagingPitch, kChunksAcross = Shape::kWarpColumns / kChunk;
   const WarpPlace<Shape> warp;
@@ -96,7 +98,11 @@ __device__ __forceinline__ void store_tile(const Accumulators<Shape>& accumulato
             out.partial + split * out.partial_split_stride + row.partial * out.partial_pitch + column.partial;
 #pragma unroll
         for (int j = 0; j < kChunk; j += 4) {
-          ptx::store_vector(partial + j, ptx::Vector<float, 4>{values[j], values[j + 1], values[j + 2], values[j + 3]});
+          ptx::Vector<float, 4> sums{};
+          if (adds_to_partial) sums = ptx::load_vector<4>(partial + j);
+#pragma unroll
+          for (int k = 0; k < 4; ++k) sums[k] = adds_to_partial ? sums[k] + values[j + k] : values[j + k];
+          ptx::store_vector(partial + j, sums);
         }
       } else {
         finish_chunk<Element>(values, out, row, column);

@@ -86,6 +86,7 @@ struct WgradParameters {
   OutputParameters out;  // rows: filters, columns: (r, s, c)
   float* partial_bias;   // [split][K], or null
   void* bias_gradient;   // [K] where the sum is not split, or null
+  bool adds_to_partial;  // which hold the sums of earlier images
   PixelStrides gradient_strides, source_strides;
   Border border;
   int64_t filter_stride, tap_row_stride, tap_column_stride;  // of w

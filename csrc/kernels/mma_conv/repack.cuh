@@ -4,6 +4,7 @@
 #include "common/numeric.h"
 #include "kernels/mma_conv/parameters.h"
 #include "ptx/device.h"
+#include "ptx/streaming.h"
 
 namespace fastconv::mma {
 
@@ -63,7 +64,8 @@ __device__ __forceinline__ int pixel_in_row(int channel, int pixel) {
   return sizeof(Element) == 2 ? pixel ^ (channel >> 5 & 1) << 2 : pixel ^ (pixel >> 5 & 1) << 1;
 }
 
-// A block turns a tile of [channels][pixels] into [pixels][channels] through shared memory.
+// A block turns a tile of [channels][pixels] into [pixels][channels] through shared memory. The source is read once,
+// the result soon again: the cache should keep the latter.
 template <class Element>
 __global__ void __launch_bounds__(kTransposeThreads)
     to_channels_last(const __grid_constant__ ToChannelsLastParameters parameters) {
@@ -97,11 +99,12 @@ __global__ void __launch_bounds__(kTransposeThreads)
       const int left = parameters.pixels - first_pixel - tile_pixel;
       ptx::Vector<Element, kChunk> values;
       if (channel != nullptr && left >= kChunk) {
-        values = ptx::load_vector<kChunk>(channel + first_pixel + tile_pixel);
+        values = ptx::load_streaming<kChunk>(channel + first_pixel + tile_pixel);
       } else {
 #pragma unroll
         for (int j = 0; j < kChunk; ++j) {
-          values[j] = channel != nullptr && j < left ? channel[first_pixel + tile_pixel + j] : Element{0};
+          const bool exists = channel != nullptr && j < left;
+          values[j] = exists ? ptx::load_streaming<1>(channel + first_pixel + tile_pixel + j)[0] : Element{0};
         }
       }
 #pragma unroll
@@ -117,7 +120,8 @@ __global__ void __launch_bounds__(kTransposeThreads)
       const Element* channel = channel_at(tile_channel);
       const bool exists = channel != nullptr && first_pixel + tile_pixel < parameters.pixels;
       tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel)] =
-          exists ? channel[(first_pixel + tile_pixel) * parameters.pixel_stride] : Element{0};
+          exists ? ptx::load_streaming<1>(channel + (first_pixel + tile_pixel) * parameters.pixel_stride)[0]
+                 : Element{0};
     }
   }
   __syncthreads();

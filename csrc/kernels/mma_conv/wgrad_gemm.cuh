@@ -166,7 +166,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) wgrad_gemm(const __grid_co
         if constexpr (!kSplit) return sum;
         return exact_wgrad<Shape>(parameters, tile.group, tile.first_filter + row, tile.first_column + column,
                                   first_pixel, last_pixel);
-      });
+      },
+      parameters.adds_to_partial);
 
   // All eight columns of the product with ones are the same; the lanes of the first hold them.
   if (wants_bias && threadIdx.x % 4 == 0) {
@@ -182,7 +183,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) wgrad_gemm(const __grid_co
         }
         if (parameters.partial_bias != nullptr) {
           const int64_t filters = int64_t{parameters.groups} * parameters.filters;
-          parameters.partial_bias[tile.split * filters + group_filter + filter] = sum;
+          float* partial = parameters.partial_bias + tile.split * filters + group_filter + filter;
+          *partial = parameters.adds_to_partial ? *partial + sum : sum;
         } else {
           static_cast<Element*>(parameters.bias_gradient)[group_filter + filter] = Numeric<Element>::store(sum);
         }
