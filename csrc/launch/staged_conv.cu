@@ -75,9 +75,9 @@ void set_plain_steps(Parameters& p, const ConvProblem& problem, const Geometry& 
   p.plain_last_eight_bytes = p.plain_unit_bytes - (geometry.unit_columns - 8) * channel_bytes;
 }
 
-// Everything but the pointers. source: as the kernel finds it, which may be converted.
-Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand& source, const AxisPlan& rows,
-                   const AxisPlan& columns, int tile_width_log2) {
+// Everything but the pointers.
+Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan& rows, const AxisPlan& columns,
+                   int tile_width_log2) {
   Launch launch;
   Parameters& p = launch.parameters;
   const int element = geometry.element, step_depth = 32 / element;
@@ -106,13 +106,19 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
   // Words as they are numbered: those of one tap row lie in different banks where pixels are 4, 12, 20 ... words apart,
   // and in the same words or in different banks where they are up to 4 apart. Chunks of 16 bytes do where pixels are an
   // odd number of chunks apart.
-  if (!by_words) lay_out_axes(p, geometry, rows, columns, tile_width_log2, p.units * p.unit_channels * element);
+  const int slab_bytes = p.units * p.unit_channels * element;
+  if (!by_words) lay_out_axes(p, geometry, rows, columns, tile_width_log2, slab_bytes);
   if (!is_ordered) {
     spread_pixels(p, geometry,
                   [&](int bytes) { return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1; });
   }
   lay_out_image(p, geometry, p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 8 : 2));
-  set_source(p, geometry, source);
+  if (by_words) {
+    set_lines(p, geometry);
+  } else {
+    lay_out_chunks(p, element, slab_bytes);
+    set_pixels(p, geometry.source, element);
+  }
   const int pass_columns = geometry.kernel.units * geometry.unit_columns;
   p.bias_at = round_to(p.staging_at + int64_t{kThreads} / 32 * pass_columns * kStagingBytes, 16);
   launch.shared_bytes = p.bias_at + (problem.has_bias ? int64_t{p.units} * geometry.unit_columns * 4 : 0);
@@ -170,13 +176,15 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
   launch.instructions =
       issued.product *
           product_instructions(kTileRows, p.units * geometry.unit_columns, p.steps * step_depth, precision) +
-      issued.stage * staging_rounds(p, geometry) +
+      (is_turned(p, geometry) ? issued.stage_planes : issued.stage) * staging_rounds(p, geometry) +
       kWarps * (p.units / geometry.kernel.units * (p.is_plain ? issued.store : issued.store_any) + issued.rest);
   const double tile_clocks =
       std::max({2 * products / rate, wavefronts, launch.instructions / kSchedulers}) + 1500.0 / resident;
   const double tiles_each = ceil_div(int64_t{p.tiles} * slabs, int64_t{machine.multiprocessors});
   launch.seconds = tiles_each * tile_clocks / machine.clock;
-  launch.source_bytes = static_cast<int64_t>(image_bytes) * p.tiles * slabs;
+  const double read_bytes =
+      by_words || !p.planes ? image_bytes : double(p.rows.image_size) * p.row_blocks * p.chunks * geometry.chunk * 16;
+  launch.source_bytes = static_cast<int64_t>(read_bytes) * p.tiles * slabs;
   return launch;
 }
 
@@ -184,23 +192,14 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const Operand&
 struct Launches {
   Geometry geometry;
   std::vector<Launch> launches;
-  int piece_bytes;  // by chunks: of the source as it is; 0: it is converted
-  int64_t converted_bytes = 0, shared_bytes = 0;
+  int64_t shared_bytes = 0;
   double seconds = 0;
 
-  Launches(const ConvProblem& problem, bool by_words, int width_log2) : geometry(problem, by_words), piece_bytes(16) {
-    Operand source = geometry.source;
-    if (!by_words) {
-      piece_bytes = mma::piece_bytes_of(source, 1, geometry.element);
-      if (piece_bytes == 0) {
-        converted_bytes = mma::channels_last_bytes(source, 1, geometry.element);
-        source = mma::as_channels_last(source, 1, geometry.element);
-      }
-    }
+  Launches(const ConvProblem& problem, bool by_words, int width_log2) : geometry(problem, by_words) {
     double computing = 0, halo_bytes = 0;
     for (const AxisPlan& rows : axis_plans(problem, 0)) {
       for (const AxisPlan& columns : axis_plans(problem, 1)) {
-        Launch one = plan_launch(problem, geometry, source, rows, columns, width_log2);
+        Launch one = plan_launch(problem, geometry, rows, columns, width_log2);
         shared_bytes = std::max(shared_bytes, one.shared_bytes);
         computing += one.seconds;
         halo_bytes += static_cast<double>(one.source_bytes);
@@ -211,38 +210,25 @@ struct Launches {
     // What a tile shares with its neighbours mostly comes from the cache.
     constexpr double kHaloFromMemory = 0.25;
     const double source_bytes = static_cast<double>(geometry.source.count()) * geometry.element;
-    const double bytes =
-        problem.compulsory_bytes() + kHaloFromMemory * std::max(0.0, halo_bytes - source_bytes) + 2.0 * converted_bytes;
-    seconds =
-        std::max(computing, bytes / machine.memory_bandwidth) + 2.5e-6 * (launches.size() + (converted_bytes > 0));
+    const double bytes = problem.compulsory_bytes() + kHaloFromMemory * std::max(0.0, halo_bytes - source_bytes);
+    seconds = std::max(computing, bytes / machine.memory_bandwidth) + 2.5e-6 * launches.size();
   }
 
   void run(const ConvProblem& problem, const char* name, const LaunchArguments& arguments) const {
     const auto [x, w, y, bias, residual] = arguments.pointers;
     const int element = geometry.element;
     const void* source = geometry.transposed ? y : x;
-    int64_t source_bytes = bytes_of(geometry.source, element);
-    int pieces = piece_bytes;
-    if (converted_bytes > 0) {
-      ConvProblem ungrouped = problem;
-      ungrouped.groups = 1;
-      mma::launch_conversion(ungrouped, geometry.source, source, arguments.workspace, arguments.stream);
-      source = arguments.workspace;
-      source_bytes = converted_bytes;
-      pieces = 16;
-    }
     for (const Launch& one : launches) {
       Parameters p = one.parameters;
-      p.source = source;
+      set_pointer(p, source);
       p.weights = static_cast<const unsigned char*>(w) + one.weight_offset * element;
-      p.piece_bytes = geometry.by_words ? 16 : mma::piece_bytes_of(source, pieces);
       p.bias = problem.has_bias ? bias : nullptr;
       p.out.output = geometry.transposed ? x : y;
       p.out.residual = problem.has_residual ? residual : nullptr;
       p.out.vector_access = p.out.vector_access && mma::is_aligned(p.out.output) && mma::is_aligned(p.out.residual);
       p.is_plain = p.is_plain && p.out.vector_access;
       launch_kernel({name, one.blocks, kThreads, one.shared_bytes, kThreads}, kernel_of(problem), p,
-                    {{geometry.transposed ? "dy" : "x", source, source_bytes},
+                    {{geometry.transposed ? "dy" : "x", source, bytes_of(geometry.source, element)},
                      {"w", w, bytes_of(problem.w, element)},
                      {geometry.transposed ? "dx" : "y", p.out.output, bytes_of(geometry.output, element), true},
                      {"bias", p.bias, geometry.output.sizes[1] * element},
@@ -283,9 +269,6 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
     const std::string too_wide = why_no_places(launches.geometry, one.parameters);
     if (!too_wide.empty()) return too_wide;
   }
-  if (launches.converted_bytes > problem.most_workspace_bytes) {
-    return mma::too_much_workspace(problem, "turning the operand to channels-last");
-  }
   return "";
 }
 
@@ -298,7 +281,6 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
   description.blocks = launches->launches[0].blocks;
   description.threads = kThreads;
   description.shared_bytes = launches->shared_bytes;
-  description.workspace_bytes = launches->converted_bytes;
   description.flops = problem.flops();
   description.compulsory_bytes = problem.compulsory_bytes();
   description.predicted_seconds = launches->seconds;
@@ -313,8 +295,7 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
                          {"slabs", p.slabs.divisor()},
                          {"launches", static_cast<int64_t>(launches->launches.size())},
                          {"useful_percent", 100 * wanted / multiplied},
-                         {"tile_instructions", static_cast<int64_t>(launches->launches[0].instructions)},
-                         {"converts_layout", launches->converted_bytes > 0}};
+                         {"tile_instructions", static_cast<int64_t>(launches->launches[0].instructions)}};
   const char* name = by_words ? "stem_fprop" : problem.pass == ConvPass::fprop ? "grouped_fprop" : "grouped_dgrad";
   prepared.launch = [problem, launches, name](const LaunchArguments& arguments) {
     launches->run(problem, name, arguments);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/mma_conv.h"
+#include "launch/staged_chunks.h"
 #include "launch/staged_conv.h"
 #include "launch/staged_word_order.h"
 #include "launch/tiling.h"
@@ -100,10 +101,6 @@ inline int round_to(int64_t value, int multiple) {
   return static_cast<int>(mma::round_up(std::min<int64_t>(value, 1 << 30), multiple));
 }
 
-inline bool is_planes(const Operand& operand) {
-  return operand.strides[3] == 1 || operand.sizes[3] == 1;
-}
-
 // Whether rows are read plane by plane. Those of one channel are channels_last as well.
 inline bool is_read_by_planes(const Operand& operand) {
   return is_planes(operand) && !(operand.sizes[1] == 1 && operand.strides[3] == 1);
@@ -160,6 +157,7 @@ inline Axis axis_of(const AxisPlan& plan, int tile_outputs, bool leave_gaps_out)
   axis.source_size = plan.source_size;
   const int period = leave_gaps_out ? std::min(plan.step, std::max(plan.span(), 1)) : plan.step;
   axis.period = FastDivider<uint32_t>(period);
+  axis.source_period = FastDivider<uint32_t>(plan.step);
   axis.image_size = plan.taps == 0 ? 0 : (tile_outputs - 1) * period + plan.span();
   return axis;
 }
@@ -206,8 +204,6 @@ inline void lay_out_axes(Parameters& p, const Geometry& geometry, const AxisPlan
   p.all_filters = static_cast<int>(geometry.output.sizes[1]);
   p.all_channels = static_cast<int>(geometry.source.sizes[1]);
   p.column_pitch = geometry.by_words ? geometry.channel_pitch * geometry.element : pixel_bytes;
-  p.slab_chunks = FastDivider<uint32_t>(pixel_bytes / 16);
-  p.image_columns = FastDivider<uint32_t>(p.columns.image_size);
 }
 
 inline int64_t row_bytes(const Parameters& p) {
@@ -321,10 +317,11 @@ inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads
 
 // Shared memory: `first_bytes` of something else, a table of so many entries, the image.
 inline void lay_out_image(Parameters& p, const Geometry& geometry, int first_bytes, int table_entries) {
-  const int places = geometry.by_words ? p.columns.image_size * p.all_channels : 0;
   p.table_at = round_to(first_bytes, 16);
-  p.places_at = p.table_at + table_entries * 4;
-  p.image_at = round_to(p.places_at + 2 * places, 16);
+  p.places_at = round_to(p.table_at + table_entries * 4, 16);
+  const int64_t places =
+      geometry.by_words ? int64_t{2} * p.columns.image_size * p.all_channels : places_bytes(p.rows, p.columns);
+  p.image_at = round_to(p.places_at + places, 16);
   p.zero_at = round_to(p.image_at + int64_t{p.rows.image_size} * p.row_pitch, 16);
   p.staging_at = p.zero_at + 16;
 }
@@ -365,34 +362,37 @@ inline int lanes_of_line(const Parameters& p, const Geometry& geometry, int chun
   return (stores + conflicts) * chunks > stores * eights ? eights : chunks;
 }
 
-// Where the pixels lie; after lay_out_image.
-inline void set_source(Parameters& p, const Geometry& geometry, const Operand& source) {
-  p.source_batch = source.strides[0];
-  p.source_channel = source.strides[1];
-  p.source_row = source.strides[2];
-  p.source_column = source.strides[3];
-  p.planes = geometry.by_words && is_read_by_planes(source);
+// Where the pixels lie that are staged by words; after lay_out_image.
+inline void set_lines(Parameters& p, const Geometry& geometry) {
+  const Operand& source = geometry.source;
+  set_strides(p, source);
+  p.planes = is_read_by_planes(source);
   // A single column has a stride that means nothing, and the kernel counts columns to the left of it.
-  if (geometry.by_words && source.sizes[3] == 1) p.source_column = p.planes ? 1 : p.all_channels;
+  if (source.sizes[3] == 1) p.source_column = p.planes ? 1 : p.all_channels;
   const int64_t line = int64_t{p.columns.image_size} * (p.planes ? 1 : p.all_channels);
   p.lines_channels = FastDivider<uint32_t>(p.planes ? p.all_channels : 1);
   p.rows_are_lines = !p.planes && p.column_gap == 0 && p.column_pitch == p.all_channels * geometry.element;
   const int chunks = static_cast<int>(ceil_div(line + geometry.chunk - 1, geometry.chunk));
-  p.line_chunks = FastDivider<uint32_t>(geometry.by_words ? lanes_of_line(p, geometry, chunks) : chunks);
+  p.line_chunks = FastDivider<uint32_t>(lanes_of_line(p, geometry, chunks));
 }
 
 // Rounds of a warp that stage an image, 16 bytes of each lane.
 inline double staging_rounds(const Parameters& p, const Geometry& geometry) {
-  const double lines =
-      double(p.rows.image_size) * (geometry.by_words ? p.lines_channels.divisor() : p.columns.image_size);
-  return std::ceil(lines * (geometry.by_words ? p.line_chunks : p.slab_chunks).divisor() / 32);
+  if (!geometry.by_words) return chunk_rounds(p, geometry.element);
+  return std::ceil(double(p.rows.image_size) * p.lines_channels.divisor() * p.line_chunks.divisor() / 32);
+}
+
+// Whether planes are turned to chunks.
+inline bool is_turned(const Parameters& p, const Geometry& geometry) {
+  return !geometry.by_words && p.planes;
 }
 
 // Passes through the banks to stage an image, as the emulator counts them for 7x7 stems: 75 bytes a pass where rows
 // are written by words, 50 where those of planes are handed out element by element, 20 where that takes a table.
 inline double image_passes(const Parameters& p, const Geometry& geometry) {
   const double bytes = double(p.rows.image_size) * p.row_pitch;
-  return bytes / (!geometry.by_words ? 128 : p.rows_are_lines ? 75 : p.planes && p.column_gap == 0 ? 50 : 20);
+  if (!geometry.by_words) return chunk_passes(p);
+  return bytes / (p.rows_are_lines ? 75 : p.planes && p.column_gap == 0 ? 50 : 20);
 }
 
 }  // namespace fastconv::staged

@@ -12,47 +12,54 @@ constexpr double kWarps = 4;       // of a block
 constexpr double kSchedulers = 4;  // of a multiprocessor; each issues an instruction a clock
 
 // By the columns of a unit. product: an instruction that multiplies 16x8 outputs; split TF32 has three. stage: 16 bytes
-// of each lane. store, store_any: what a warp does for each pass over units beside the products, where outputs are
-// plain and where they are not. rest: of a warp, for each tile.
+// of each lane; by chunks, stage_planes in NCHW. store, store_any: what a warp does for each pass over units beside the
+// products, where outputs are plain and where they are not. rest: of a warp, for each tile.
 struct ConvInstructions {
   bool by_words;
   int columns;
   mma::Precision precision;
-  double product, stage, store, store_any, rest;
+  double product, stage, stage_planes, store, store_any, rest;
 };
 inline constexpr ConvInstructions kConvInstructions[] = {
-    {false, 16, mma::Precision::native, 4.6, 86, 230, 680, 110},
-    {false, 16, mma::Precision::split_tf32, 11.8, 87, 387, 1036, 111},
-    {false, 16, mma::Precision::tf32, 11.4, 87, 305, 1004, 111},
-    {false, 32, mma::Precision::native, 2.9, 86, 225, 680, 110},
-    {false, 32, mma::Precision::split_tf32, 8.2, 87, 364, 1068, 136},
-    {false, 32, mma::Precision::tf32, 7.8, 87, 301, 1012, 110},
-    {false, 8, mma::Precision::native, 8.5, 86, 242, 680, 110},
-    {false, 8, mma::Precision::split_tf32, 19.3, 87, 393, 1036, 111},
-    {false, 8, mma::Precision::tf32, 19.8, 87, 316, 1004, 111},
-    {true, 32, mma::Precision::native, 7.1, 136, 187, 494, 109},
-    {true, 32, mma::Precision::split_tf32, 9.7, 112, 362, 1156, 146},
-    {true, 32, mma::Precision::tf32, 11.6, 112, 224, 748, 111},
-    {true, 64, mma::Precision::native, 4.6, 136, 285, 1028, 109},
-    {true, 64, mma::Precision::split_tf32, 7.0, 112, 607, 2332, 146},
-    {true, 64, mma::Precision::tf32, 7.6, 114, 399, 1490, 144},
+    {false, 16, mma::Precision::native, 4.6, 28, 39, 225, 684, 186},
+    {false, 16, mma::Precision::split_tf32, 11.8, 28, 28, 398, 1106, 211},
+    {false, 16, mma::Precision::tf32, 11.4, 28, 28, 315, 1064, 214},
+    {false, 32, mma::Precision::native, 2.9, 28, 39, 219, 734, 187},
+    {false, 32, mma::Precision::split_tf32, 8.2, 28, 28, 365, 1068, 213},
+    {false, 32, mma::Precision::tf32, 7.8, 28, 28, 304, 1036, 215},
+    {false, 8, mma::Precision::native, 8.5, 28, 39, 238, 734, 186},
+    {false, 8, mma::Precision::split_tf32, 19.3, 28, 28, 397, 1104, 207},
+    {false, 8, mma::Precision::tf32, 19.8, 28, 28, 327, 1042, 209},
+    {true, 32, mma::Precision::native, 7.1, 136, 0, 187, 488, 110},
+    {true, 32, mma::Precision::split_tf32, 9.7, 113, 0, 360, 1112, 148},
+    {true, 32, mma::Precision::tf32, 11.6, 112, 0, 220, 730, 111},
+    {true, 64, mma::Precision::native, 4.6, 135, 0, 288, 916, 109},
+    {true, 64, mma::Precision::split_tf32, 7.0, 113, 0, 607, 2208, 148},
+    {true, 64, mma::Precision::tf32, 8.0, 114, 0, 394, 1492, 144},
 };
 
 // By the taps of groups, 0 for stems, and by the channels of a warp or the terms of a block.
 struct WgradInstructions {
   int taps, width;
   mma::Precision precision;
-  double product, stage, stage_gradient, rest;
+  double product, stage, stage_planes, gradient, gradient_planes, rest;
 };
 inline constexpr WgradInstructions kWgradInstructions[] = {
-    {1, 32, mma::Precision::native, 6.0, 86, 106, 63},        {1, 32, mma::Precision::split_tf32, 13.8, 91, 107, 64},
-    {1, 32, mma::Precision::tf32, 16.2, 85, 107, 78},         {9, 16, mma::Precision::native, 4.3, 86, 106, 63},
-    {9, 16, mma::Precision::split_tf32, 10.5, 83, 107, 59},   {9, 16, mma::Precision::tf32, 10.8, 85, 108, 77},
-    {9, 32, mma::Precision::native, 2.9, 94, 129, 76},        {9, 32, mma::Precision::split_tf32, 9.4, 94, 110, 93},
-    {9, 32, mma::Precision::tf32, 9.0, 95, 130, 69},          {0, 192, mma::Precision::split_tf32, 8.7, 109, 108, 112},
-    {0, 64, mma::Precision::split_tf32, 14.8, 111, 106, 100}, {0, 192, mma::Precision::native, 5.7, 135, 111, 103},
-    {0, 192, mma::Precision::tf32, 7.5, 122, 106, 112},       {0, 64, mma::Precision::native, 9.0, 136, 107, 81},
-    {0, 64, mma::Precision::tf32, 14.4, 114, 108, 69},
+    {1, 32, mma::Precision::native, 6.0, 28, 40, 28, 41, 125},
+    {1, 32, mma::Precision::split_tf32, 13.7, 28, 29, 28, 30, 148},
+    {1, 32, mma::Precision::tf32, 16.2, 28, 29, 28, 30, 151},
+    {9, 16, mma::Precision::native, 4.3, 28, 41, 30, 42, 163},
+    {9, 16, mma::Precision::split_tf32, 10.6, 28, 29, 30, 29, 194},
+    {9, 16, mma::Precision::tf32, 10.8, 28, 30, 28, 31, 187},
+    {9, 32, mma::Precision::native, 2.9, 28, 41, 30, 42, 159},
+    {9, 32, mma::Precision::split_tf32, 9.4, 28, 29, 30, 29, 193},
+    {9, 32, mma::Precision::tf32, 8.9, 28, 30, 28, 31, 207},
+    {0, 64, mma::Precision::native, 10.8, 138, 0, 30, 41, 158},
+    {0, 64, mma::Precision::split_tf32, 15.1, 116, 0, 28, 30, 131},
+    {0, 64, mma::Precision::tf32, 14.6, 116, 0, 28, 30, 115},
+    {0, 192, mma::Precision::native, 6.1, 137, 0, 30, 41, 158},
+    {0, 192, mma::Precision::split_tf32, 8.6, 115, 0, 30, 29, 162},
+    {0, 192, mma::Precision::tf32, 7.5, 114, 0, 30, 30, 159},
 };
 
 inline ConvInstructions conv_instructions(bool by_words, int columns, mma::Precision precision) {

@@ -64,8 +64,8 @@ struct WgradLaunch {
   Geometry geometry;
   WgradKernel kernel;
   WgradParameters parameters{};
-  int64_t shared_bytes = 0, converted_bytes = 0, partial_bytes = 0, bias_bytes = 0;
-  int x_piece_bytes = 16, parts = 1, splits = 1;
+  int64_t shared_bytes = 0, partial_bytes = 0, bias_bytes = 0;
+  int parts = 1, splits = 1;
   double instructions = 0, seconds = 0;  // predicted; instructions of a tile
 
   WgradLaunch(const ConvProblem& problem, bool by_words, int width_log2) : geometry(problem, by_words) {
@@ -103,32 +103,19 @@ struct WgradLaunch {
       });
     }
     lay_out_image(p.image, geometry, 0, by_words ? 8 * p.image.steps : kernel.taps);
-    if (!by_words) p.image.slab_chunks = FastDivider<uint32_t>(p.tile_channels * element / 16);
-    Operand source = geometry.source;
-    if (!by_words) {
-      x_piece_bytes = mma::piece_bytes_of(source, 1, element);
-      if (x_piece_bytes == 0) {
-        converted_bytes = mma::channels_last_bytes(source, 1, element);
-        source = mma::as_channels_last(source, 1, element);
-      }
+    if (by_words) {
+      set_lines(p.image, geometry);
+    } else {
+      lay_out_chunks(p.image, element, p.tile_channels * element);
+      set_pixels(p.image, geometry.source, element);
     }
-    set_source(p.image, geometry, source);
-
     const Operand& y = geometry.output;
-    p.gradient_batch = y.strides[0];
-    p.gradient_channel = y.strides[1];
-    p.gradient_row = y.strides[2];
-    p.gradient_column = y.strides[3];
-    p.gradient_planes = y.strides[1] != 1;
-    p.gradient_piece_bytes = mma::piece_bytes_of(y, 1, element);
-    if (p.gradient_planes) {
-      bool whole = y.strides[3] == 1;
-      for (int i = 0; i < 3; ++i) whole = whole && (y.sizes[i] == 1 || y.strides[i] * element % 16 == 0);
-      p.gradient_piece_bytes = whole ? 16 : element;
-    }
+    lay_out_gradient(p, y, width_log2);
     p.gradient_at = p.image.staging_at;
-    p.gradient_pitch = kernel.filters * element + (element == 2 ? 16 : 32);
-    shared_bytes = p.gradient_at + kTileRows * p.gradient_pitch;
+    p.gradient_places_at = p.gradient_at + p.gradient.rows.image_size * p.gradient.row_pitch;
+    p.scratch_at = p.gradient_places_at + static_cast<int>(places_bytes(p.gradient.rows, p.gradient.columns));
+    const bool has_planes = p.gradient.planes || (!by_words && p.image.planes);
+    shared_bytes = p.scratch_at + (!has_planes ? 0 : element == 2 ? scratch_bytes<Half>() : scratch_bytes<float>());
 
     const int64_t filters = y.sizes[1], filter_tiles = ceil_div(filters, kernel.filters);
     parts = static_cast<int>(filter_tiles * (by_words ? ceil_div(terms, kernel.terms) : 1));
@@ -145,32 +132,36 @@ struct WgradLaunch {
     predict(problem, machine, resident);
   }
 
-  int64_t workspace_bytes() const { return mma::round_up(converted_bytes, 256) + partial_bytes + bias_bytes; }
+  // dy of a tile: pixel behind pixel.
+  void lay_out_gradient(WgradParameters& p, const Operand& y, int width_log2) const {
+    const int element = geometry.element, width = 1 << width_log2, height = kTileRows >> width_log2;
+    StagedTensor& gradient = p.gradient;
+    const auto axis = [](int outputs, int tile) {
+      return axis_of({outputs, 0, 1, 1, 0, outputs, 1, 1, 0, 1}, tile, true);
+    };
+    gradient.rows = axis(p.image.rows.outputs, height);
+    gradient.columns = axis(p.image.columns.outputs, width);
+    gradient.all_channels = p.image.all_filters;
+    gradient.column_pitch = kernel.filters * element + (element == 2 ? 16 : 32);
+    gradient.row_pitch = width * gradient.column_pitch;
+    lay_out_chunks(gradient, element, kernel.filters * element);
+    set_pixels(gradient, y, element);
+  }
+
+  int64_t workspace_bytes() const { return partial_bytes + bias_bytes; }
 
   void run(const ConvProblem& problem, const LaunchArguments& arguments) const {
     void *x = arguments.pointers[0], *w = arguments.pointers[1], *y = arguments.pointers[2];
     void* bias_gradient = arguments.pointers[3];
     const int element = geometry.element;
-    auto* workspace = static_cast<unsigned char*>(arguments.workspace);
     WgradParameters p = parameters;
-    p.image.source = x;
-    p.image.piece_bytes = mma::piece_bytes_of(x, x_piece_bytes == 0 ? 16 : x_piece_bytes);
-    int64_t source_bytes = bytes_of(geometry.source, element);
-    if (converted_bytes > 0) {
-      ConvProblem ungrouped = problem;
-      ungrouped.groups = 1;
-      mma::launch_conversion(ungrouped, geometry.source, x, workspace, arguments.stream);
-      p.image.source = workspace;
-      p.image.piece_bytes = 16;
-      source_bytes = converted_bytes;
-    }
-    p.gradient = y;
-    p.gradient_piece_bytes = mma::piece_bytes_of(y, p.gradient_piece_bytes);
-    unsigned char* partial = workspace + mma::round_up(converted_bytes, 256);
+    set_pointer(p.image, x);
+    set_pointer(p.gradient, y);
+    auto* partial = static_cast<unsigned char*>(arguments.workspace);
     p.partial = reinterpret_cast<float*>(partial);
     p.partial_bias = problem.has_bias ? reinterpret_cast<float*>(partial + partial_bytes) : nullptr;
     launch_kernel({name(), static_cast<unsigned>(parts * splits), kThreads, shared_bytes, kThreads}, kernel.function, p,
-                  {{"x", p.image.source, source_bytes},
+                  {{"x", x, bytes_of(geometry.source, element)},
                    {"dy", y, bytes_of(geometry.output, element)},
                    {"partial", p.partial, partial_bytes, true},
                    {"partial_bias", p.partial_bias, bias_bytes, true}},
@@ -207,23 +198,23 @@ struct WgradLaunch {
     const double math = 2.0 * kTileRows * rows * columns / machine.tensor_flops_per_clock * slowdown;
     const double steps = kTileRows / (32.0 / geometry.element);
     const double reads = steps * (kThreads / 32 * rows / 4 + columns / 4);
-    const double staged = image_passes(image, geometry) +
-                          double(kTileRows) * parameters.gradient_pitch / (parameters.gradient_planes ? 64 : 128);
+    const double staged = image_passes(image, geometry) + chunk_passes(parameters.gradient);
     const WgradInstructions issued =
         wgrad_instructions(kernel.taps, geometry.by_words ? kernel.terms : kernel.channels, precision);
-    const double gradient_chunks = std::min<double>(problem.y.sizes[1], kernel.filters) / geometry.chunk;
-    instructions = issued.product * product_instructions(rows, columns, kTileRows, precision) +
-                   issued.stage * staging_rounds(image, geometry) +
-                   issued.stage_gradient * kTileRows * gradient_chunks / 32 + kWarps * issued.rest;
+    const StagedTensor& gradient = parameters.gradient;
+    instructions =
+        issued.product * product_instructions(rows, columns, kTileRows, precision) +
+        (is_turned(image, geometry) ? issued.stage_planes : issued.stage) * staging_rounds(image, geometry) +
+        (gradient.planes ? issued.gradient_planes : issued.gradient) * chunk_rounds(gradient, geometry.element) +
+        kWarps * issued.rest;
     const double tile_clocks = std::max({math, reads + staged, instructions / kSchedulers}) + 1500.0 / resident;
     const double tiles_each =
         double(ceil_div(image.tiles, splits)) * ceil_div(int64_t{parts} * splits, int64_t{machine.multiprocessors});
     const double filter_tiles = parameters.filter_tiles.divisor(), term_tiles = parts / filter_tiles;
     const double x_bytes = double(problem.x.count()) * geometry.element * (geometry.by_words ? parts : 1);
-    const double bytes = x_bytes + double(problem.y.count()) * geometry.element * term_tiles + 2.0 * converted_bytes +
-                         2.0 * partial_bytes;
+    const double bytes = x_bytes + double(problem.y.count()) * geometry.element * term_tiles + 2.0 * partial_bytes;
     seconds = std::max(tiles_each * tile_clocks / machine.clock, bytes / machine.memory_bandwidth) +
-              2.5e-6 * (2 + problem.has_bias + (converted_bytes > 0));
+              2.5e-6 * (2 + problem.has_bias);
   }
 };
 
@@ -247,7 +238,7 @@ std::string can_implement(const ConvProblem& problem, const std::string& text) {
   const std::string too_wide = why_no_places(launch.geometry, launch.parameters.image);
   if (!too_wide.empty()) return too_wide;
   if (launch.workspace_bytes() > problem.most_workspace_bytes) {
-    return mma::too_much_workspace(problem, "turning x to channels-last and the parts of the sum");
+    return mma::too_much_workspace(problem, "the parts of the sum");
   }
   return "";
 }
@@ -270,8 +261,7 @@ Prepared prepare(const ConvProblem& problem, const std::string& text) {
                          {"tile_filters", launch->kernel.filters},
                          {"parts", launch->parts},
                          {"splits", launch->splits},
-                         {"tile_instructions", static_cast<int64_t>(launch->instructions)},
-                         {"converts_layout", launch->converted_bytes > 0}};
+                         {"tile_instructions", static_cast<int64_t>(launch->instructions)}};
   prepared.launch = [problem, launch](const LaunchArguments& arguments) { launch->run(problem, arguments); };
   return prepared;
 }

@@ -26,6 +26,7 @@ ARCHITECTURES = ("sm_80", "sm_90a")
 
 _PRODUCT = r"\bHMMA\b"
 _READ, _COPY, _ANY_COPY = r"\bLDG\.E\.128", r"\bLDGSTS\S*\.128", r"\bLDGSTS\b"
+_TURN, _SHARED_ANY, _SHARED_CHUNK, _PIECE = r"\bLDSM\b", r"\bSTS\b", r"\bSTS\.128", r"\bLDGSTS\S*\.64"
 _WRITE, _SHARED_WORD, _SHARED_PAIR = r"\bSTG\.E\.128", r"\bSTS\b(?!\.)", r"\bSTS\.64"
 _BARRIER = r"\bBAR\.SYNC"
 _READ_SHARED, _READ_TRANSPOSED = r"\bLDS\.128", r"\bLDSM\.16\.MT88\.4"
@@ -58,6 +59,7 @@ class Part:
     beside_products: int = 0
     #: Not a loop's, but all that comes behind the products, to the kernel's end.
     is_at_end: bool = False
+    without: str = ""  # loops that have this are others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +90,21 @@ def _size(type_: str) -> int:
     return 4 if type_ == "float32" else 2
 
 
+_STAGE_WORDS = Part("stage", {_READ: 1, _SHARED_WORD: 4}, "chunk", 1)
+
+
+def _stage_pixels(kernel: Kernel, of: str, place: int = 0) -> tuple[Part, Part]:
+    """Of channels_last, and of NCHW: four copies, which are then turned."""
+    turned = {_TURN: 4, _SHARED_WORD: 16} if kernel.type != "float32" else {_SHARED_CHUNK: 4}
+    return (
+        Part(f"stage{of}", {_COPY: 1}, "chunk", 1, place, without=rf"{_PIECE}|{_SHARED_ANY}"),
+        Part(f"stage{of} planes", {_COPY: 4} | turned, "chunk", 4, place, without=_PIECE),
+    )
+
+
 def _staged_conv(kernel: Kernel, column_tiles: int, units: int, by_words: int) -> tuple[str, Parts]:
     columns, factor = 8 * column_tiles * units, 3 if kernel.precision == "split_tf32" else 1
     stores = columns * _size(kernel.type) // 16  # of a lane, for the warp's 32 pixels
-    stage = Part("stage", {_READ: 1, _SHARED_WORD: 4} if by_words else {_COPY: 1}, "chunk", 1)
     multiply = Part("multiply", {_PRODUCT: 2 * column_tiles * factor}, "product", 0)
     # channels_last and NCHW, without a residual. 16 bits are written by pairs, and to NCHW read transposed.
     ways = {
@@ -105,18 +118,21 @@ def _staged_conv(kernel: Kernel, column_tiles: int, units: int, by_words: int) -
     )
     # Outputs with a residual, or that are not plain for another reason: 16 pixels, told of those without one.
     general = Part("store any", {_SHARED_PAIR: columns // 4, _WRITE: stores // 2}, "chunk", stores // 2)
-    return f"words {columns}" if by_words else f"chunks {columns // units}", Parts(
-        (stage, multiply, store, planes, general), (0 if by_words else 1, units, 1, 0, 0)
-    )
+    if by_words:
+        return f"words {columns}", Parts((_STAGE_WORDS, multiply, store, planes, general), (0, units, 1, 0, 0))
+    staged = _stage_pixels(kernel, "")
+    return f"chunks {columns // units}", Parts((*staged, multiply, store, planes, general), (1, 0, units, 1, 0, 0))
 
 
 def _staged_wgrad(kernel: Kernel, row_tiles: int, column_tiles: int, by_words: int, taps: int) -> tuple[str, Parts]:
     factor = 3 if kernel.precision == "split_tf32" else 1
-    image = Part("stage", {_READ: 1, _SHARED_WORD: 4} if by_words else {_COPY: 1}, "chunk", 1)
-    gradient = Part("stage gradient", {_COPY: 1}, "chunk", 1, place=-1)
+    gradient, gradient_planes = _stage_pixels(kernel, " gradient", place=-1)
     multiply = Part("multiply", {_PRODUCT: row_tiles * column_tiles * taps * factor}, "product", 0)
-    shape = f"words {16 * row_tiles}x{32 * column_tiles}" if by_words else f"{taps} taps, {8 * column_tiles} channels"
-    return shape, Parts((image, gradient, multiply), (0, 1, 1) if by_words else (1, 1, 1))
+    if by_words:
+        parts = _STAGE_WORDS, gradient, gradient_planes, multiply
+        return f"words {16 * row_tiles}x{32 * column_tiles}", Parts(parts, (0, 1, 0, 1))
+    parts = *_stage_pixels(kernel, ""), gradient, gradient_planes, multiply
+    return f"{taps} taps, {8 * column_tiles} channels", Parts(parts, (1, 0, 1, 0, 1))
 
 
 def _tile(kernel: Kernel, sizes: tuple[int, ...]) -> tuple[str, Part]:
@@ -217,7 +233,11 @@ def _count(code: Instructions, part: Part, products: Count | None) -> Count:
         loop = rounds(code, part.wanted)[0]
         unrolled = sum(bool(re.search(_PRODUCT, text)) for text in loop.loop) // products
         part = dataclasses.replace(part, wanted={_PRODUCT: unrolled * products}, operations=unrolled * products)
-    found = rounds(code, part.wanted)
+    found = [
+        round_
+        for round_ in rounds(code, part.wanted)
+        if not part.without or not any(re.search(part.without, text) for text in round_.loop)
+    ]
     if not found:
         raise LookupError(f"no loop with {part.wanted} for the part {part.name!r}")
     return Count(found[part.place].instructions, part.operations, part.operation)

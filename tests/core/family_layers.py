@@ -60,11 +60,16 @@ def _turns(instructions: float, products: float, bytes_: float) -> Turns:
     return Turns(instructions, TURNS_A_PRODUCT * products, TURNS_A_BYTE * bytes_)
 
 
-def _stem_stage(type_: Type, size: int, stride: int, channels: int) -> int:
-    """Rounds of a warp that stage a tile of 16 x 8 pixels: rows of the image by the 16 bytes that they lie in."""
+def _stem_stage(type_: Type, size: int, stride: int, channels: int, *, eights: bool = False) -> int:
+    """Rounds of a warp that stage a tile of 16 x 8 pixels: rows of the image by the 16 bytes that they lie in.
+
+    eights: rows get whole eights of lanes.
+    """
     rows, columns = 15 * stride + size, 7 * stride + size
     # A row may begin anywhere in its first 16 bytes.
     chunks = math.ceil((columns * channels + type_.chunk - 1) / type_.chunk)
+    if eights:
+        chunks = math.ceil(chunks / 8) * 8
     return math.ceil(rows * chunks / 32)
 
 
@@ -112,7 +117,7 @@ def stem_wgrad(type_: Type, size: int, stride: int, channels: int, filters: int)
     products = passes * 64 // 16 * terms // 8 * TILE_PIXELS / type_.depth
     chunks = TILE_PIXELS * min(filters, 64) / type_.chunk
     instructions = count("multiply").each * products + passes * (
-        count("stage").each * _stem_stage(type_, size, stride, channels)
+        count("stage").each * _stem_stage(type_, size, stride, channels, eights=type_.size == 4 and size == 4)
         + count("stage gradient").each * chunks / 32
         + WARPS * count("rest").instructions
     )

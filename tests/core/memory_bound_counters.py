@@ -110,7 +110,7 @@ def depthwise_cases() -> list[CountedCase]:
 
 
 #: Once a tile of outputs, or once a block.
-STAGED = Told("lanes of several image rows", (("image.cuh", "store"),))
+STAGED = Told("lanes of several image rows", (("words.cuh", "store"),))
 
 
 #: Input channels, filters, filter size, stride, padding.
@@ -163,24 +163,47 @@ def stem_cases() -> list[CountedCase]:
     ]
 
 
+def grouped(
+    conv_pass: str,
+    config: str,
+    channels: int,
+    size: int,
+    dtype: torch.dtype,
+    stride: int,
+    images: int,
+    told: Told | None = None,
+    **layout: bool,
+) -> CountedCase:
+    """64 channels in groups of so many."""
+    problem = FamilyCase(
+        conv_pass,
+        dtype,
+        (images, 64, 32, 32),
+        (64, channels, size, size),
+        stride=(stride, stride),
+        padding=(size // 2 if size % 2 else 0,) * 4,
+        groups=64 // channels,
+        family="grouped",
+        multiprocessors=1,
+        allow_tf32=True,
+        **layout,
+    )
+    kept = SUMS if conv_pass == "wgrad" else ("w",)
+    name = f"groups of {channels}, {size}x{size} stride {stride}, 32x32"
+    return convolution(config, name, problem, halo=stride < size, kept=kept, told=told)
+
+
 @family
 def grouped_cases() -> list[CountedCase]:
     def case(conv_pass: str, channels: int, dtype: torch.dtype = F16, stride: int = 1) -> CountedCase:
-        problem = FamilyCase(
-            conv_pass,
-            dtype,
-            (4 if conv_pass == "wgrad" and channels > 4 else 1, 64, 32, 32),
-            (64, channels, 3, 3),
-            stride=(stride, stride),
-            padding=(1, 1, 1, 1),
-            groups=64 // channels,
-            family="grouped",
-            multiprocessors=1,
-            allow_tf32=True,
-        )
-        kept = SUMS if conv_pass == "wgrad" else ("w",)
-        name = f"groups of {channels}, 3x3 stride {stride}, 32x32"
-        return convolution("8x16" if stride == 1 else "16x8", name, problem, halo=True, kept=kept, told=STAGED)
+        config = "8x16" if stride == 1 else "16x8"
+        images = 4 if conv_pass == "wgrad" and channels > 4 else 1
+        return grouped(conv_pass, config, channels, 3, dtype, stride, images, told=STAGED)
+
+    def planes(conv_pass: str, dtype: torch.dtype) -> CountedCase:
+        # In 16 bits 16 bytes hold eight pixels: of rows of 32 a tile of 16 and its halo take 24.
+        images = {(F16, "wgrad"): 8, (F32, "wgrad"): 4}.get((dtype, conv_pass), 1)
+        return grouped(conv_pass, "4x32" if dtype == F16 else "8x16", 16, 3, dtype, 1, images, **NCHW)
 
     return [
         *(case("fprop", channels) for channels in (4, 8, 16, 32)),
@@ -191,6 +214,8 @@ def grouped_cases() -> list[CountedCase]:
         case("dgrad", 16, F32),
         *(case("wgrad", channels) for channels in (4, 8, 16)),
         case("wgrad", 16, F32),
+        *(planes(conv_pass, dtype) for conv_pass in ("fprop", "dgrad", "wgrad") for dtype in (F16, F32)),
+        *(grouped("fprop", "8x16", 8, 3, dtype, 2, 1, **NCHW) for dtype in (F16, F32)),
     ]
 
 

@@ -15,7 +15,6 @@ from tests.core.memory_bound_counters import (
     F16,
     F32,
     NCHW,
-    SUMS,
     any_pool,
     by_implicit_gemm_1x1,
     convolution,
@@ -24,32 +23,6 @@ from tests.core.memory_bound_counters import (
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
 AGAIN = ("x", "w", "dy", "workspace")
-
-
-def planes_of_groups() -> list[CountedCase]:
-    """x, and dy of dgrad, are turned to channels-last first."""
-    return [
-        convolution(
-            "8x16",
-            "groups of 16, 3x3 stride 1, 32x32",
-            FamilyCase(
-                conv_pass,
-                dtype,
-                (4, 64, 32, 32),
-                (64, 16, 3, 3),
-                padding=(1, 1, 1, 1),
-                groups=4,
-                family="grouped",
-                multiprocessors=1,
-                allow_tf32=True,
-                **NCHW,
-            ),
-            halo=True,
-            kept=SUMS if conv_pass == "wgrad" else ("w",),
-        )
-        for dtype in (F16, F32)
-        for conv_pass in ("fprop", "dgrad", "wgrad")
-    ]
 
 
 def planes_of_1x1() -> list[CountedCase]:
@@ -89,7 +62,6 @@ def any_window() -> list[CountedCase]:
 @functools.cache
 def cases() -> list[CountedCase]:
     families = (
-        planes_of_groups,
         planes_of_1x1,
         planes_of_patches,
         planes_fused,

@@ -2,7 +2,8 @@
 #pragma once
 
 #include "kernels/mma_conv/warp_tile.cuh"
-#include "kernels/staged_conv/image.cuh"
+#include "kernels/staged_conv/planes.cuh"
+#include "kernels/staged_conv/words.cuh"
 
 namespace fastconv::staged {
 

@@ -21,7 +21,7 @@ struct Axis {
   int step, origin, source_size;
   // The image in shared memory: `period` places an output, so that places no tap ever takes are left out.
   int image_size;
-  FastDivider<uint32_t> period;
+  FastDivider<uint32_t> period, source_period;  // source_period: divides by `step`
 
   FASTCONV_HOST_DEVICE bool has(int place) const {
     return static_cast<uint32_t>(place) < static_cast<uint32_t>(source_size);
@@ -33,15 +33,40 @@ struct PixelStep {
   int bytes, rows, columns;
 };
 
-struct Parameters {
-  const void* source;         // fprop: x [N, C, H, W], dgrad: dy [N, K, P, Q]
+// A tensor [N, C, H, W] of which a block stages what a tile sees, as an image in shared memory.
+struct StagedTensor {
+  const void* source;  // fprop: x [N, C, H, W], dgrad: dy [N, K, P, Q]
+  bool planes;         // the source's channels are not neighbours in memory: its pixels are (NCHW), or nothing is
+  int64_t source_batch, source_channel, source_row, source_column;
+  int all_channels;
+  Axis rows, columns;
+  int row_pitch, column_pitch, column_gap;  // of the image, in bytes; a gap after every period of columns
+
+  // By chunks: 16 bytes of channels of a pixel.
+  int piece_bytes;       // that one copy moves; 0: elements, whose columns are no neighbours either
+  int chunks;            // of a pixel
+  int chunk_lanes_log2;  // lanes side by side that take them
+  FastDivider<uint32_t> image_columns;
+  // Planes: 16 bytes of a row: all of them, 2^n side by side, the one that is read first.
+  int row_blocks, blocks_log2, first_block;
+};
+
+// A row or a column of a tile's image. None of it depends on the tile, so a block notes it once.
+struct alignas(16) ImagePlace {
+  int64_t offset;  // in the source, in bytes, from the tile's first row or column
+  int source;      // rows or columns from there
+  int place;       // in the image, in bytes
+};
+
+// Rows that a lane may look up beyond the image's last: the source has none of them.
+constexpr int kRowsBeyond = 3;
+
+struct Parameters : StagedTensor {
   const void* weights;        // w, at the tap that is the first one here
   const void* bias;           // one for each output channel, or null
   mma::OutputParameters out;  // without the bias; columns are channels, or pixels of a row where `along_pixels`
   bool along_pixels;          // the output's pixels are neighbours in memory, and its channels are not
   bool is_transposed;         // dgrad: taps outside of the source are no terms of a sum, else they are zeros
-  bool planes;                // the source's pixels are neighbours in memory (NCHW), and its channels are not
-  int64_t source_batch, source_channel, source_row, source_column;
   mma::PixelStrides output_strides, residual_strides;
   int64_t output_channel, residual_channel;
   // Outputs get no residual, at most a lower bound for an activation, and are whole chunks, aligned. Then places
@@ -54,7 +79,6 @@ struct Parameters {
   int plain_row_bytes, plain_column_bytes, plain_turn_bytes;
   int64_t plain_eight_bytes, plain_last_eight_bytes, plain_unit_bytes;
   int64_t weight_group, weight_output, weight_input, weight_row, weight_column;
-  Axis rows, columns;
 
   // Tiles of tile_height x tile_width pixels of one image; tile_width is 2^n and at least 8.
   uint32_t tiles;
@@ -67,7 +91,7 @@ struct Parameters {
   int unit_filters;   // outputs of a unit that may exist; columns beyond are idle
   int unit_channels;  // channels of a unit
   FastDivider<uint32_t> group_filters, group_channels;
-  int all_filters, all_channels, groups;
+  int all_filters, groups;
 
   // The sum: `steps` of 32 bytes. By words: (tap row, tap column, channel up to channel_pitch), a tap row's words from
   // 4 bytes to 4 bytes; by chunks: (tap, chunk of the unit's channels).
@@ -84,13 +108,10 @@ struct Parameters {
 
   // Shared memory, in bytes: weights at 0.
   int weight_pitch, table_at, places_at, image_at, zero_at, staging_at;
-  int bias_at;                              // of the slab's columns, in float32, if there is a bias
-  int row_pitch, column_pitch, column_gap;  // of the image; a gap after every period of columns
+  int bias_at;  // of the slab's columns, in float32, if there is a bias
 
   FastDivider<uint32_t> line_chunks, lines_channels;  // staging by words: chunks of a line; channels (planes) or 1
   bool rows_are_lines;                                // by words: an image row is what memory has, without gaps
-  FastDivider<uint32_t> slab_chunks, image_columns;   // staging by chunks
-  int piece_bytes;                                    // that one copy moves, by chunks
 };
 
 }  // namespace fastconv::staged

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
   using Reader = typename std::conditional<by_words, WordReader<Unit>, ChunkReader<Unit>>::type;
   auto* weights = ptx::dynamic_shared_memory<unsigned char>();
   auto* table = reinterpret_cast<int*>(weights + p.table_at);
-  auto* places = reinterpret_cast<uint16_t*>(weights + p.places_at);
+  auto* places = weights + p.places_at;
   unsigned char* image = weights + p.image_at;
   const int warp = threadIdx.x / 32, warp_row = 32 * warp;
   auto* bias = reinterpret_cast<float*>(weights + p.bias_at);
@@ -62,8 +62,11 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
     for (int e = threadIdx.x; e < p.columns.image_size * p.all_channels; e += kThreads) {
       uint32_t channel = e;
       const uint32_t column = p.group_channels.split(channel);
-      places[e] = static_cast<uint16_t>(column_place(p, column) + channel * sizeof(Element));
+      reinterpret_cast<uint16_t*>(places)[e] =
+          static_cast<uint16_t>(column_place(p, column) + channel * sizeof(Element));
     }
+  } else {
+    note_places<Element>(p, reinterpret_cast<ImagePlace*>(places));
   }
 
   PlainPlace<Unit, units> place(p, first_unit, warp_row);
@@ -71,9 +74,12 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
     const Tile tile(p, index);
     __syncthreads();  // nobody reads the last tile's image any more
     if constexpr (by_words) {
-      stage_words<Element>(p, tile, image, places);
+      stage_words<Element>(p, tile, image, reinterpret_cast<uint16_t*>(places));
     } else {
-      stage_chunks<Element>(p, tile, image, first_unit * p.unit_channels);
+      // What is finished lies in the same memory as planes' scratch, at other times.
+      static_assert(scratch_bytes<Element>() <= kThreads / 32 * units * Unit::kColumns * kStagingBytes, "no room");
+      stage_pixels<Element>(p, reinterpret_cast<ImagePlace*>(places), tile, image, weights + p.staging_at,
+                            first_unit * p.unit_channels);
     }
     __syncthreads();
     const Reader reader(p, image, table, warp_row);

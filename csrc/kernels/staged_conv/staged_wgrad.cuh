@@ -14,15 +14,12 @@
 namespace fastconv::staged {
 
 struct WgradParameters {
-  Parameters image;      // x and its tiles; columns of a unit are not used
-  const void* gradient;  // dy [N, K, P, Q]
-  float* partial;        // [split][K][R][S][C/G]
-  float* partial_bias;   // [split][K], or null
-  int64_t gradient_batch, gradient_channel, gradient_row, gradient_column;
-  bool gradient_planes;  // dy's pixels are neighbours in memory, and its channels are not
-  int gradient_piece_bytes;
-  int gradient_at, gradient_pitch;            // in shared memory: [pixel][filter], bytes
-  FastDivider<uint32_t> parts, filter_tiles;  // blocks of a split; filter tiles
+  Parameters image;       // x and its tiles; columns of a unit are not used
+  StagedTensor gradient;  // dy [N, K, P, Q]; the tile's pixels lie one behind the other, all its filters in each
+  float* partial;         // [split][K][R][S][C/G]
+  float* partial_bias;    // [split][K], or null
+  int gradient_at, gradient_places_at, scratch_at;  // in shared memory, bytes
+  FastDivider<uint32_t> parts, filter_tiles;        // blocks of a split; filter tiles
   int group_channels;
   int tile_filters, tile_channels;  // of a block
   int warp_channels;                // groups: of 16 filters
@@ -38,66 +35,6 @@ struct WgradUnit {
   static constexpr int kStepDepth = 2 * kChunk;
   static constexpr bool kByWords = by_words;
 };
-
-// dy of a tile, [pixel][filter]; zero where there is no such pixel or filter.
-template <class Element>
-__device__ __forceinline__ void stage_gradient(const WgradParameters& p, const Tile& tile, unsigned char* memory,
-                                               int first_filter) {
-  constexpr int kChunk = 16 / sizeof(Element), kOfWord = 4 / sizeof(Element);
-  const int chunks = p.gradient_planes ? kTileRows / kChunk : p.tile_filters / kChunk;
-  const int items = p.gradient_planes ? p.tile_filters * chunks : kTileRows * chunks;
-  const int width_log2 = p.image.tile_width_log2;
-  const int filters = p.image.all_filters - first_filter;
-  const Element* gradient = static_cast<const Element*>(p.gradient) + tile.batch * p.gradient_batch;
-  for (int i = threadIdx.x; i < items; i += kThreads) {
-    // NCHW: a warp takes two neighbouring chunks, a sector, of 16 filters, which lie side by side in shared memory.
-    const int pair = i / 32, pairs = chunks / 2;
-    const int outer = p.gradient_planes ? pair / pairs * 16 + i % 32 / 2 : i / chunks;
-    const int chunk = p.gradient_planes ? pair % pairs * 2 + i % 2 : i % chunks;
-    const int pixel = p.gradient_planes ? chunk * kChunk : outer;
-    const int row = tile.row + (pixel >> width_log2), column = tile.column + (pixel & ((1 << width_log2) - 1));
-    const int filter = p.gradient_planes ? outer : chunk * kChunk;
-    const bool row_exists = row < p.image.rows.outputs && filter < filters;
-    const Element* from = gradient + row * p.gradient_row + column * p.gradient_column +
-                          int64_t{first_filter + filter} * p.gradient_channel;
-    unsigned char* to = memory + pixel * p.gradient_pitch + filter * static_cast<int>(sizeof(Element));
-    if (!p.gradient_planes) {
-      const int left = (filters - filter) * static_cast<int>(sizeof(Element));
-      const int bytes = row_exists && column < p.image.columns.outputs ? min(16, left) : 0;
-      if (p.gradient_piece_bytes == 16) {
-        ptx::copy_async<16>(to, from, bytes);
-      } else {
-        mma::copy_chunk_in_pieces(to, from, bytes, p.gradient_piece_bytes);
-      }
-      continue;
-    }
-    ptx::Vector<Element, kChunk> values;
-    const int left = row_exists ? p.image.columns.outputs - column : 0;
-    if (left >= kChunk && p.gradient_piece_bytes == 16) {
-      values = ptx::load_vector_read_only<kChunk>(from);
-    } else {
-#pragma unroll
-      for (int j = 0; j < kChunk; ++j) values[j] = j < left ? from[j * p.gradient_column] : Element{};
-    }
-    // The second chunk begins with its third pixel: pixels of eight words and more would meet in the same banks.
-    const auto read = ptx::detail::reinterpret_bits<ptx::Vector<uint32_t, 4>>(values);
-    uint32_t words[4] = {read[0], read[1], read[2], read[3]};
-    const int turn = chunk % 2 * (2 / kOfWord);
-    turn_words(words, turn);
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      unsigned char* word = to + ((step + turn) & 3) * kOfWord * p.gradient_pitch;
-      if constexpr (kOfWord == 2) {
-        *reinterpret_cast<uint16_t*>(word) = static_cast<uint16_t>(words[step]);
-        *reinterpret_cast<uint16_t*>(word + p.gradient_pitch) = static_cast<uint16_t>(words[step] >> 16);
-      } else {
-        *reinterpret_cast<uint32_t*>(word) = words[step];
-      }
-    }
-  }
-  ptx::commit_async_copies();
-  ptx::wait_async_copies<0>();
-}
 
 // dy's fragments of 16 (float32: 8) pixels from `pixel` on, transposed. memory: of the warp's first filter.
 template <class Unit>
@@ -177,6 +114,7 @@ template <class Element>
 __device__ float exact_weight(const WgradParameters& p, int filter, int tap_row, int tap_column, int channel,
                               uint32_t first_tile, uint32_t tile_step) {
   const Parameters& image = p.image;
+  const StagedTensor& dy = p.gradient;
   float sum = 0;
   for (uint32_t index = first_tile; index < image.tiles; index += tile_step) {
     const Tile tile(image, index);
@@ -185,8 +123,8 @@ __device__ float exact_weight(const WgradParameters& p, int filter, int tap_row,
       const int column = tile.column + (i & ((1 << image.tile_width_log2) - 1));
       if (row >= image.rows.outputs || column >= image.columns.outputs) continue;
       const float gradient = Numeric<Element>::load(
-          static_cast<const Element*>(p.gradient)[tile.batch * p.gradient_batch + filter * p.gradient_channel +
-                                                  row * p.gradient_row + column * p.gradient_column]);
+          static_cast<const Element*>(dy.source)[tile.batch * dy.source_batch + filter * dy.source_channel +
+                                                 row * dy.source_row + column * dy.source_column]);
       if (tap_row < 0) {
         sum += gradient;
         continue;
@@ -212,7 +150,8 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
   const Parameters& shape = p.image;
   auto* memory = ptx::dynamic_shared_memory<unsigned char>();
   auto* table = reinterpret_cast<int*>(memory + shape.table_at);
-  auto* places = reinterpret_cast<uint16_t*>(memory + shape.places_at);
+  auto* places = memory + shape.places_at;
+  auto* gradient_places = reinterpret_cast<ImagePlace*>(memory + p.gradient_places_at);
   unsigned char *image = memory + shape.image_at, *gradient = memory + p.gradient_at;
   const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 
@@ -234,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
     for (int e = threadIdx.x; e < shape.columns.image_size * shape.all_channels; e += kThreads) {
       uint32_t channel = e;
       const uint32_t column = shape.group_channels.split(channel);
-      places[e] = static_cast<uint16_t>(column_place(shape, column) + channel * kElement);
+      reinterpret_cast<uint16_t*>(places)[e] = static_cast<uint16_t>(column_place(shape, column) + channel * kElement);
     }
     make_table<Unit, true>(shape, table, 8);
     __syncthreads();
@@ -248,7 +187,9 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
       const uint32_t row = shape.taps_across_divider.divide(threadIdx.x);
       table[threadIdx.x] = tap_place(shape, row, threadIdx.x - row * shape.taps_across);
     }
+    note_places<Element>(shape, reinterpret_cast<ImagePlace*>(places));
   }
+  note_places<Element>(p.gradient, gradient_places);
 
   float sums[taps][Unit::kRowTiles][Unit::kColumnTiles][4] = {};
   float bias_sums[Unit::kRowTiles][1][4] = {};
@@ -258,16 +199,17 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
     const Tile tile(shape, index);
     __syncthreads();  // nobody reads the last tile any more
     if constexpr (kByWords) {
-      stage_words<Element>(shape, tile, image, places);
+      stage_words<Element>(shape, tile, image, reinterpret_cast<uint16_t*>(places));
     } else {
-      stage_chunks<Element>(shape, tile, image, first_channel);
+      stage_pixels<Element>(shape, reinterpret_cast<ImagePlace*>(places), tile, image, memory + p.scratch_at,
+                            first_channel);
     }
-    stage_gradient<Element>(p, tile, gradient, first_filter);
+    stage_pixels<Element>(p.gradient, gradient_places, tile, gradient, memory + p.scratch_at, first_filter);
     __syncthreads();
 #pragma unroll 1
     for (int pixel = 0; pixel < kTileRows; pixel += Unit::kStepDepth) {
       mma::Fragments<Unit> fragments;
-      load_gradient<Unit>(fragments.left, gradient + warp_filter * kElement, p.gradient_pitch, pixel);
+      load_gradient<Unit>(fragments.left, gradient + warp_filter * kElement, p.gradient.column_pitch, pixel);
       if (wants_bias) mma::add_rows<Unit>(bias_sums, fragments);
       if constexpr (kByWords) {
         load_words<Unit>(fragments.right, shape, image, entries, pixel);
