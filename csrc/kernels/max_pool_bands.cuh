@@ -26,7 +26,7 @@ struct BandPoolParameters {
   int strip;                                     // of these, what a thread walks down
   int patch_columns;                             // backward: what of them a thread has side by side
   FastDivider<uint32_t> bands, strips, columns;  // of a plane, of a tile's plane; what threads have in a row
-  FastDivider<uint32_t> tile_rows;               // forward: output rows of a tile's plane
+  FastDivider<uint32_t> column_blocks;           // forward, blocks: fours of a row of y
   int place_multiplier;                          // backward: 2^16 / S rounded down, and one
   int output_at, offsets_at;                     // where these are in shared memory, in bytes; the input is at 0
   int kept_at, kept_places_at;                   // forward: rows' winners; backward: sums
@@ -200,6 +200,9 @@ __device__ __forceinline__ TapRange taps_inside(const PoolAxis<int32_t>& axis, i
   return range;
 }
 
+// Of rows' winners, and of windows below each other, a thread has these one after the other.
+constexpr int kBandRun = 4;
+
 template <typename T>
 __global__ void __launch_bounds__(kPlaneThreads, 8)
     max_pool_bands_forward_kernel(const __grid_constant__ BandPoolParameters p) {
@@ -210,45 +213,46 @@ __global__ void __launch_bounds__(kPlaneThreads, 8)
   uint8_t* row_places = shared + p.kept_places_at;
   band.wait();
 
-  const int width = p.column_axis.inputs, output_width = p.column_axis.outputs;
-  const auto column_start = [&](uint32_t q) {
-    return static_cast<int>(q) * p.column_axis.stride - p.column_axis.padding;
-  };
-  const int row_winners = band.x.lines * output_width;
+  const int width = p.column_axis.inputs, output_width = p.column_axis.outputs, lines = band.x.lines;
+  const auto column_start = [&](int q) { return q * p.column_axis.stride - p.column_axis.padding; };
+  const int runs = (lines + kBandRun - 1) / kBandRun * output_width;
 #pragma unroll 1
-  for (int item = threadIdx.x; item < row_winners; item += kPlaneThreads) {
+  for (int item = threadIdx.x; item < runs; item += kPlaneThreads) {
     uint32_t q = item;
-    const uint32_t line = p.columns.split(q);
-    const int start = column_start(q), step = p.column_axis.dilation;
+    const int first_line = static_cast<int>(p.columns.split(q)) * kBandRun;
+    const int start = column_start(static_cast<int>(q)), step = p.column_axis.dilation;
     const TapRange taps = taps_inside(p.column_axis, start);
-    Best best{lowest_pool_value<AccumulatorOf<T>>(), taps.first};
-    const T* next = band.inputs + static_cast<int>(line) * width + start + taps.first * step;
+    const T* line = band.inputs + first_line * width + start + taps.first * step;
+    int place = first_line * output_width + static_cast<int>(q);
+#pragma unroll 1
+    for (int i = min(kBandRun, lines - first_line); i > 0; --i, line += width, place += output_width) {
+      Best best{lowest_pool_value<AccumulatorOf<T>>(), taps.first};
+      const T* next = line;
 #pragma unroll 4
-    for (int s = taps.first; s < taps.end; ++s, next += step) take(best, Numeric<T>::load(*next), s);
-    row_values[item] = Numeric<T>::store(best.value);
-    row_places[item] = static_cast<uint8_t>(best.place);
+      for (int s = taps.first; s < taps.end; ++s, next += step) take(best, Numeric<T>::load(*next), s);
+      row_values[place] = Numeric<T>::store(best.value);
+      row_places[place] = static_cast<uint8_t>(best.place);
+    }
   }
   __syncthreads();
 
+  for_each_strip(p, band.tile, [&](int plane, int first, int rows, int q) {
+    const int step = p.row_axis.dilation * output_width, first_s = first_tap(p.column_axis, column_start(q));
+    int start = first * p.row_axis.stride - p.row_axis.padding, out = band.y.row(plane, first, output_width) + q;
 #pragma unroll 1
-  for (int item = threadIdx.x; item < band.y.count; item += kPlaneThreads) {
-    uint32_t q = item;
-    uint32_t row = p.columns.split(q);
-    const uint32_t plane = p.tile_rows.split(row);
-    const int start = (band.tile.first_row + static_cast<int>(row)) * p.row_axis.stride - p.row_axis.padding;
-    const TapRange taps = taps_inside(p.row_axis, start);
-    const int step = p.row_axis.dilation * output_width;
-    int place = taps.first * p.column_axis.window;
-    Best best{lowest_pool_value<AccumulatorOf<T>>(), place + first_tap(p.column_axis, column_start(q))};
-    int next = band.x.row(static_cast<int>(plane), start + taps.first * p.row_axis.dilation, output_width) +
-               static_cast<int>(q);
+    for (int i = 0; i < rows; ++i, start += p.row_axis.stride, out += output_width) {
+      const TapRange taps = taps_inside(p.row_axis, start);
+      int place = taps.first * p.column_axis.window;
+      Best best{lowest_pool_value<AccumulatorOf<T>>(), place + first_s};
+      int next = band.x.row(plane, start + taps.first * p.row_axis.dilation, output_width) + q;
 #pragma unroll 4
-    for (int r = taps.first; r < taps.end; ++r, next += step, place += p.column_axis.window) {
-      take(best, Numeric<T>::load(row_values[next]), place + row_places[next]);
+      for (int r = taps.first; r < taps.end; ++r, next += step, place += p.column_axis.window) {
+        take(best, Numeric<T>::load(row_values[next]), place + row_places[next]);
+      }
+      band.outputs[out] = Numeric<T>::store(best.value);
+      band.offsets[out] = static_cast<uint8_t>(best.place);
     }
-    band.outputs[item] = Numeric<T>::store(best.value);
-    band.offsets[item] = static_cast<uint8_t>(best.place);
-  }
+  });
   band.store(p, shared);
 }
 

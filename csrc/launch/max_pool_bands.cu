@@ -20,7 +20,8 @@ PlaneTileBytes forward_bytes(const PoolProblem& problem, int64_t planes, int64_t
   const int64_t lines = planes * (planes > 1 ? problem.x.sizes[2] : reached_rows(problem, rows));
   const int64_t outputs = planes * rows * columns;
   // Of every line the winners of its part of each window, and their places.
-  const int64_t kept = has_band_walk(problem) ? 0 : lines * columns * (size + 1);
+  const int64_t kept_columns = has_band_blocks(problem) ? ceil_div(columns, kPoolBlock) * kPoolBlock : columns;
+  const int64_t kept = has_band_walk(problem) ? 0 : lines * kept_columns * (size + 1);
   return {lines * problem.x.sizes[3] * size, outputs * size, outputs, kept};
 }
 
@@ -31,8 +32,13 @@ PlaneTiling forward_tiling(const PoolProblem& problem, int64_t budget) {
   const int64_t at_once = has_band_walk(problem) && problem.stride[0] == 1 ? 2 : 1;
   const double begin = 0.5 + 0.5 * (problem.kernel[0] - problem.stride[0]);
   const PlaneUnits units{rows, walked, columns, rows * columns, at_once, begin};
-  return PlaneTiling(problem, units, budget,
+  PlaneTiling tiling(problem, units, budget,
                      [&](int64_t of_planes, int64_t of_rows) { return forward_bytes(problem, of_planes, of_rows); });
+  if (!has_band_walk(problem)) {
+    tiling.strip = std::min<int64_t>(kBandRun, tiling.band);
+    tiling.strips = ceil_div(tiling.band, tiling.strip);
+  }
+  return tiling;
 }
 
 // Positions under a window, those between its taps included.
@@ -143,7 +149,9 @@ double forward_instructions(const PoolProblem& problem, const PlaneTiling& tilin
   }
   const double lines =
       static_cast<double>(tiling.tiles() * tiling.bytes.kept) / static_cast<double>(size_of(problem.dtype) + 1);
-  return lines * (35 + 8 * problem.kernel[1]) + outputs * (50 + 11 * problem.kernel[0]);
+  const double window_rows = problem.kernel[0], window_columns = problem.kernel[1];
+  if (has_band_blocks(problem)) return lines * (21 + 2.8 * window_columns) + outputs * (34 + 3.6 * window_rows);
+  return lines * (38 + 8 * window_columns) + outputs * (75 + 11 * window_rows);
 }
 
 // The parameters that both passes have, and how long the threads take.
@@ -165,7 +173,7 @@ Prepared prepare_forward(const PoolProblem& problem, const std::string& config) 
   const PlaneTileBytes& bytes = tiling.bytes;
   BandPoolParameters prototype{};
   const Description description = prepare_bands(problem, tiling, forward_instructions(problem, tiling), prototype);
-  prototype.tile_rows = FastDivider<uint32_t>(static_cast<uint32_t>(tiling.band));
+  prototype.column_blocks = FastDivider<uint32_t>(static_cast<uint32_t>(ceil_div(problem.y.sizes[3], kPoolBlock)));
   prototype.output_at = static_cast<int>(PlaneTileBytes::segment_room(bytes.x));
   prototype.offsets_at = prototype.output_at + static_cast<int>(PlaneTileBytes::segment_room(bytes.y));
   prototype.kept_at = prototype.offsets_at + static_cast<int>(PlaneTileBytes::segment_room(bytes.offsets));

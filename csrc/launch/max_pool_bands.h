@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/max_pool_bands_backward.cuh"
+#include "kernels/max_pool_bands_blocks.cuh"
 #include "launch/registry.h"
 
 namespace fastconv {
@@ -17,6 +18,13 @@ inline bool has_band_walk(const PoolProblem& problem) {
   const bool is_square = problem.kernel[1] == window && problem.stride[1] == stride;
   return is_square && problem.dilation == std::array<int, 2>{1, 1} && problem.dtype != DataType::float64 &&
          (stride == 1 ? window == 2 || window == 3 || window == 5 : stride == 2 && window == 3);
+}
+
+// Whether a thread has four neighbouring windows, whose rows' winners are in shared memory.
+inline bool has_band_blocks(const PoolProblem& problem) {
+  const std::array<int, 2> one{1, 1};
+  const bool is_large = problem.kernel[0] >= kPoolBlock && problem.kernel[1] >= kPoolBlock;
+  return !has_band_walk(problem) && is_large && problem.stride == one && problem.dilation == one;
 }
 
 // Neighbouring windows of a thread that walks.

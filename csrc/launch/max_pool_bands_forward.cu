@@ -19,8 +19,9 @@ BandPoolKernel band_pool_forward_kernel_of(const PoolProblem& problem) {
       return walk_of<typename decltype(type)::type>(problem.kernel[0], problem.stride[0]);
     });
   }
-  return with_type(problem.dtype, [](auto type) -> BandPoolKernel {
-    return max_pool_bands_forward_kernel<typename decltype(type)::type>;
+  return with_type(problem.dtype, [&](auto type) -> BandPoolKernel {
+    using T = typename decltype(type)::type;
+    return has_band_blocks(problem) ? max_pool_bands_blocks_kernel<T> : max_pool_bands_forward_kernel<T>;
   });
 }
 

@@ -181,6 +181,35 @@ def _large_backward(kernel: Kernel, *_: int) -> tuple[str, Parts]:
     return "", Parts((Part("write", {_WRITE: 1}, "element", 16 // _size(kernel.type)),))
 
 
+def _bands_forward(kernel: Kernel) -> tuple[str, Parts]:
+    # First the elements of a row of a window are compared, then the rows' winners.
+    element = r"\bLDS\.U16" if _size(kernel.type) == 2 else r"\bLDS\b(?!\.)"
+    store = {r"\bSTS\.U8": 1}
+    parts = (
+        Part("row", store, "row", 1, place=0),
+        Part("element", {element: 4}, "element", 4, place=0),
+        Part("window", store, "window", 1, place=1),
+        Part("winner", {r"\bLDS\.U8": 4}, "winner", 4),
+    )
+    return "", Parts(parts)
+
+
+def _bands_blocks(kernel: Kernel) -> tuple[str, Parts]:
+    # The same for four neighbours at a time, of which four elements or winners beside what they share are among the rest.
+    element = r"\bLDS\.U16" if _size(kernel.type) == 2 else r"\bLDS\b(?!\.)"
+    parts = (
+        Part("row", {r"\bSTS\b": 2}, "row", 4, place=0),
+        Part("element", {element: 4}, "element", 4, place=0),
+        Part("window", {r"\bSTS\.U8": 4}, "window", 4),
+        Part("winner", {r"\bLDS\.U8": 4}, "winner", 4, place=0),
+    )
+    return "", Parts(parts)
+
+
+def _bands_backward(kernel: Kernel) -> tuple[str, Parts]:
+    return "", Parts((Part("look", {r"\bLDS\.U8": 4}, "window", 4),))
+
+
 #: By the kernel's name: the pattern of its symbol with the type, the precision if it has one and its numbers, and what
 #: tells variant and parts.
 _KERNELS: dict[str, tuple[str, Callable[..., tuple[str, Parts]]]] = {
@@ -199,6 +228,9 @@ _KERNELS: dict[str, tuple[str, Callable[..., tuple[str, Parts]]]] = {
     "max_pool_large_channels_forward": (rf"max_pool_large_channels_forward_kernelI{_TYPE}E", _large_forward),
     "max_pool_large_backward": (rf"max_pool_large_backward_kernelI{_TYPE}Li32E", _large_backward),
     "max_pool_large_channels_backward": (rf"max_pool_large_channels_backward_kernelI{_TYPE}E", _large_backward),
+    "max_pool_bands_forward": (rf"max_pool_bands_forward_kernelI{_TYPE}E", _bands_forward),
+    "max_pool_bands_blocks": (rf"max_pool_bands_blocks_kernelI{_TYPE}E", _bands_blocks),
+    "max_pool_bands_backward": (rf"max_pool_bands_backward_kernelI{_TYPE}E", _bands_backward),
 }
 
 
@@ -261,7 +293,7 @@ def _rest(code: Instructions, parts: Parts, counts: list[Count]) -> Count:
 def measure(cuobjdump: str, file: Path) -> dict[tuple[Kernel, str], Count]:
     """Of each part of each of these kernels in a module or fatbin."""
     found: dict[tuple[Kernel, str], Count] = {}
-    words = "staged", "pointwise", "gather_gemm", "pool_gemm", "best_gemm", "unpool", "pool_large"
+    words = "staged", "pointwise", "gather_gemm", "pool_gemm", "best_gemm", "unpool", "pool_large", "pool_bands"
     for architecture, symbol, code in machine_code.functions(machine_code.disassemble(cuobjdump, file, *words)):
         described = kernel_of(symbol, architecture) if architecture in ARCHITECTURES else None
         if described is None:

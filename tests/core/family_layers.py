@@ -215,6 +215,28 @@ def large_pool(type_: Type, name: str, part: str) -> Turns:
     return _turns(type_.count(name, "", part, precision="").each, 0, 32 * type_.size)
 
 
+def any_pool(type_: Type, window: int, stride: int) -> Turns:
+    """Forward of 32 windows, by whole planes: a row of x has winners of all its windows, which are compared by columns.
+
+    With stride 1 four neighbours share all but three elements at either end, which are compared with what begins and ends.
+    """
+    name = "max_pool_bands_blocks" if stride == 1 else "max_pool_bands_forward"
+    compared = (window - 4) / 4 if stride == 1 else window
+
+    def each(part: str) -> float:
+        return type_.count(name, "", part, precision="").each
+
+    rows = stride * (each("row") + compared * each("element"))
+    return _turns(rows + each("window") + compared * each("winner"), 0, 32 * ((stride**2 + 1) * type_.size + 1))
+
+
+def any_pool_backward(type_: Type, window: int, stride: int) -> Turns:
+    """Of 32 elements of dx, in patches of 4 columns and 9 rows, by the windows that a patch looks at alone."""
+    looked_at = math.prod((size + window - 2) // stride + 1 for size in (4, 9)) / 36
+    look = type_.count("max_pool_bands_backward", "", "look", precision="")
+    return _turns(look.each * looked_at, 0, 32 * (type_.size + (type_.size + 1) / stride**2))
+
+
 def _layers() -> Iterator[tuple[str, Callable[[Type], Turns], bool]]:
     for size, stride, channels, filters in ((7, 2, 3, 64), (3, 2, 3, 32), (4, 4, 3, 96)):
         sizes = size, stride, channels, filters
@@ -239,6 +261,13 @@ def _layers() -> Iterator[tuple[str, Callable[[Type], Turns], bool]]:
         ("max_pool_large_channels_backward", "write"),
     ):
         yield name, lambda type_, name=name, part=part: large_pool(type_, name, part), True
+    for window, stride in ((7, 1), (13, 1), (4, 4), (8, 8)):
+        sizes = window, stride
+        yield f"pool {window}x{window} s{stride}", lambda type_, sizes=sizes: any_pool(type_, *sizes), True
+    for window, stride in ((2, 1), (3, 1), (5, 1), (13, 1), (3, 2), (8, 8)):
+        sizes = window, stride
+        name = f"pool {window}x{window} s{stride} backward"
+        yield name, lambda type_, sizes=sizes: any_pool_backward(type_, *sizes), True
 
 
 #: What a layer takes, and whether there is a float32 kernel.

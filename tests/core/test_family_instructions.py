@@ -13,7 +13,7 @@ from tests.core.family_layers import LAYERS, TURNS_A_PRODUCT
 from tests.core.loop_paths import rounds
 
 #: Layers whose instructions take longer than their memory: how many times as long, in 16-bit types and in float32 by TF32.
-#: docs/stems_and_groups.md says where they go.
+#: docs/stems_and_groups.md and docs/pooling.md say where they go.
 SHORTFALLS = {
     "stem fprop 7x7 s2, 3 to 64": (1.5, 1.7),
     "stem wgrad 7x7 s2, 3 to 64": (1.9, 2.0),
@@ -30,6 +30,12 @@ SHORTFALLS = {
     "groups of 32 fprop 3x3": (1.0, 1.8),
     "groups of 32 wgrad 3x3": (0, 1.9),
     "1x1 64 to 256 wgrad": (0, 1.0),
+    "pool 7x7 s1": (3.0, 1.5),
+    "pool 13x13 s1": (4.2, 2.1),
+    "pool 4x4 s4": (1.3, 0),
+    "pool 3x3 s1 backward": (1.2, 0),
+    "pool 5x5 s1 backward": (1.8, 0),
+    "pool 13x13 s1 backward": (5.9, 3.1),
 }
 #: Layers whose products take longer than their memory.
 TENSOR_CORES_BIND = {"patch fprop 16x16 s16, 3 to 768"}
