@@ -115,7 +115,7 @@ struct WgradLaunch {
     p.gradient_places_at = p.gradient_at + p.gradient.rows.image_size * p.gradient.row_pitch;
     p.scratch_at = p.gradient_places_at + static_cast<int>(places_bytes(p.gradient.rows, p.gradient.columns));
     const bool has_planes = p.gradient.planes || (!by_words && p.image.planes);
-    shared_bytes = p.scratch_at + (!has_planes ? 0 : element == 2 ? scratch_bytes<Half>() : scratch_bytes<float>());
+    shared_bytes = p.scratch_at + (!has_planes ? 0 : element == 2 ? kScratchBytes<Half> : kScratchBytes<float>);
 
     const int64_t filters = y.sizes[1], filter_tiles = ceil_div(filters, kernel.filters);
     parts = static_cast<int>(filter_tiles * (by_words ? ceil_div(terms, kernel.terms) : 1));

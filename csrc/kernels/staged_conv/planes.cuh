@@ -12,16 +12,12 @@ constexpr int kOctet = 8;   // channels that a warp takes at once, and of each
 constexpr int kBlocks = 4;  // times 16 bytes, side by side or, where the image is narrow, in several rows
 constexpr int kSlots = 4;   // what a warp takes before it turns the first
 
+// In 32 bits the last four channels lie half a turn of the banks further.
 template <class Element>
-constexpr int slot_bytes() {
-  // In 32 bits the last four channels lie half a turn of the banks further.
-  return 512 + (sizeof(Element) == 4 ? 64 : 0);
-}
+inline constexpr int kSlotBytes = 512 + (sizeof(Element) == 4 ? 64 : 0);
 
 template <class Element>
-constexpr int scratch_bytes() {
-  return kThreads / 32 * kSlots * slot_bytes<Element>();
-}
+inline constexpr int kScratchBytes = kThreads / 32 * kSlots * kSlotBytes<Element>;
 
 // 16 bytes of a row, of which `bytes` are there; whole: all or none.
 template <class Element, bool whole>
@@ -87,11 +83,11 @@ __device__ __forceinline__ LanePixel lane_pixel(const StagedTensor& tensor, int 
   return {are_pairs ? four << 1 | (rest & 1) | (rest & 2) << 2 : four | rest << 2, lane >> 2 & 1};
 }
 
-// image: its first byte; table: see note_places; scratch: scratch_bytes. A warp needs no other for this.
+// image: its first byte; table: see note_places; scratch: kScratchBytes. A warp needs no other for this.
 template <class Element, bool whole>
 __device__ __forceinline__ void stage_planes(const StagedTensor& tensor, const ImagePlace* table, const Tile& tile,
                                              unsigned char* image, unsigned char* scratch, int first_channel) {
-  constexpr int kSize = sizeof(Element), kBlock = 16 / kSize, kSlot = slot_bytes<Element>();
+  constexpr int kSize = sizeof(Element), kBlock = 16 / kSize, kSlot = kSlotBytes<Element>;
   constexpr int kStores = kSize == 2 ? kBlocks : 1;  // of a lane for an item
   // What only staging needs is computed for each tile: registers that keep sums meanwhile have no room for it.
   const int thread = ptx::keep(static_cast<int>(threadIdx.x)), warp = thread / 32, lane = thread & 31;

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
       stage_words<Element>(p, tile, image, reinterpret_cast<uint16_t*>(places));
     } else {
       // What is finished lies in the same memory as planes' scratch, at other times.
-      static_assert(scratch_bytes<Element>() <= kThreads / 32 * units * Unit::kColumns * kStagingBytes, "no room");
+      static_assert(kScratchBytes<Element> <= kThreads / 32 * units * Unit::kColumns * kStagingBytes, "no room");
       stage_pixels<Element>(p, reinterpret_cast<ImagePlace*>(places), tile, image, weights + p.staging_at,
                             first_unit * p.unit_channels);
     }
