@@ -40,23 +40,38 @@ const std::vector<Kernel<BestGatherParameters>>& kernels_for(const ConvGlobalMax
   return tiles_for(fused_kernels_of(problem.conv).best, geometry);
 }
 
+ConvGlobalMaxProblem with_images(const ConvGlobalMaxProblem& problem, int64_t images) {
+  return {mma::with_images(problem.conv, images)};
+}
+
+int64_t stored_bytes(const ConvGlobalMaxProblem& problem) {
+  return problem.outputs() * (size_of(problem.conv.dtype) + 8);
+}
+
+// What one launch computes: images that are turned to channels-last at a time, mostly all.
+ConvGlobalMaxProblem part_of(const ConvGlobalMaxProblem& problem) {
+  return with_images(problem, images_of_a_part(problem.conv, static_cast<double>(stored_bytes(problem))));
+}
+
 Work work_of(const ConvGlobalMaxProblem& problem, const Geometry& geometry, const Tile& tile) {
   Work work = fused_work(problem.conv, geometry, tile, problem.compulsory_bytes() + 2 * part_bytes(problem, tile),
-                         blocks_of(problem, geometry, tile));
+                         stored_bytes(problem), blocks_of(problem, geometry, tile));
   work.extra_launches += 1;
   return work;
 }
 
-std::vector<std::string> configs(const ConvGlobalMaxProblem& problem) {
-  if (!why_not_gather(problem.conv).empty()) return {""};
+std::vector<std::string> configs(const ConvGlobalMaxProblem& whole) {
+  if (!why_not_gather(whole.conv).empty()) return {""};
+  const ConvGlobalMaxProblem problem = part_of(whole);
   const Geometry geometry(problem.conv);
   return ranked_configs(problem.conv.target, kernels_for(problem, geometry), 1,
                         [&](const Tile& tile) { return work_of(problem, geometry, tile); });
 }
 
-std::string can_implement(const ConvGlobalMaxProblem& problem, const std::string& config) {
-  const std::string reason = why_not_gather(problem.conv);
+std::string can_implement(const ConvGlobalMaxProblem& whole, const std::string& config) {
+  const std::string reason = why_not_gather(whole.conv);
   if (!reason.empty()) return reason;
+  const ConvGlobalMaxProblem problem = part_of(whole);
   const Geometry geometry(problem.conv);
   const auto* kernel = find_kernel(kernels_for(problem, geometry), config);
   if (kernel == nullptr) return why_not_tile(problem.conv, kernel, 0);
@@ -104,27 +119,50 @@ void merge(const ConvGlobalMaxProblem& problem, const BestGatherParameters& gath
   launch(merge_best<float>);
 }
 
-Prepared prepare(const ConvGlobalMaxProblem& problem, const std::string& config) {
+// A part made ready.
+class BestLaunch {
+ public:
+  BestLaunch(const ConvGlobalMaxProblem& problem, const Kernel<BestGatherParameters>& kernel)
+      : problem_(problem),
+        launch_(problem.conv, fused_kernels_of(problem.conv).best, kernel,
+                [&](const Tile& tile) { return parameters_for(problem, Geometry(problem.conv), tile); }),
+        parts_at_(launch_.workspace().take(most_part_bytes(problem, kernel.tile))) {}
+
+  int64_t workspace_bytes() const { return launch_.workspace_bytes(); }
+  Packing packing() const { return launch_.packing(); }
+
+  void operator()(const LaunchArguments& arguments) const {
+    const auto [x, w, y, bias, indices] = arguments.pointers;
+    auto ready = launch_.ready(arguments);
+    Best*& parts = ready.parameters.parts_of_maps;
+    parts = reinterpret_cast<Best*>(static_cast<unsigned char*>(arguments.workspace) + parts_at_);
+    const int64_t bytes = part_bytes(problem_, ready.kernel.tile);
+    launch_.launch("mma_conv_global_max", ready, {{{"parts", parts, bytes, true}, {}}}, arguments.stream);
+    merge(problem_, ready.parameters, bytes, y, indices, arguments.stream);
+  }
+
+ private:
+  const ConvGlobalMaxProblem problem_;
+  FusedLaunch<BestGatherParameters> launch_;
+  const int64_t parts_at_;
+};
+
+Prepared prepare(const ConvGlobalMaxProblem& whole, const std::string& config) {
+  const ConvGlobalMaxProblem problem = part_of(whole);
   const Geometry geometry(problem.conv);
   const Kernel<BestGatherParameters>& kernel = *find_kernel(kernels_for(problem, geometry), config);
-  const auto launch = std::make_shared<FusedLaunch<BestGatherParameters>>(
-      problem.conv, fused_kernels_of(problem.conv).best, kernel,
-      [&](const Tile& tile) { return parameters_for(problem, geometry, tile); });
-  const int64_t parts_at = launch->workspace().take(most_part_bytes(problem, kernel.tile));
+  const int64_t channels = whole.conv.y.sizes[1];  // y and indices are dense
+  const std::array<int64_t, 5> steps{whole.conv.x.strides[0] * geometry.element, 0, channels * geometry.element, 0,
+                                     channels * 8};
+  const auto launch = std::make_shared<const ImageParts<BestLaunch>>(
+      whole.conv.x.sizes[0], problem.conv.x.sizes[0], steps,
+      [&](int64_t images) { return BestLaunch(with_images(whole, images), kernel); });
   Prepared prepared;
-  prepared.description = describe_fused(problem.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
-                                        problem.compulsory_bytes());
-  prepared.description.workspace_bytes = launch->workspace_bytes();
-  prepared.packing = launch->packing();
-  prepared.launch = [problem, launch, parts_at](const LaunchArguments& arguments) {
-    const auto [x, w, y, bias, indices] = arguments.pointers;
-    auto ready = launch->ready(arguments);
-    Best*& parts = ready.parameters.parts_of_maps;
-    parts = reinterpret_cast<Best*>(static_cast<unsigned char*>(arguments.workspace) + parts_at);
-    const int64_t bytes = part_bytes(problem, ready.kernel.tile);
-    launch->launch("mma_conv_global_max", ready, {{{"parts", parts, bytes, true}, {}}}, arguments.stream);
-    merge(problem, ready.parameters, bytes, y, indices, arguments.stream);
-  };
+  prepared.description = describe_fused(whole.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
+                                        launch->count(), whole.compulsory_bytes());
+  prepared.description.workspace_bytes = launch->first().workspace_bytes();
+  prepared.packing = launch->first().packing();
+  prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }
 

@@ -37,12 +37,25 @@ Patch choose_patch(const PoolProblem& pool, int rows) {
   return best;
 }
 
+int64_t stored_bytes(const ConvMaxPoolProblem& problem) {
+  return problem.pool.y.count() * (size_of(problem.conv.dtype) + 1);
+}
+
+ConvMaxPoolProblem with_images(const ConvMaxPoolProblem& problem, int64_t images) {
+  ConvMaxPoolProblem part = problem;
+  part.conv = mma::with_images(problem.conv, images);
+  for (Operand* operand : {&part.pool.x, &part.pool.y, &part.pool.offsets}) operand->sizes[0] = images;
+  return part;
+}
+
+// What one launch computes: images that are turned to channels-last at a time, mostly all.
+ConvMaxPoolProblem part_of(const ConvMaxPoolProblem& problem) {
+  return with_images(problem, images_of_a_part(problem.conv, static_cast<double>(stored_bytes(problem))));
+}
+
 std::string why_not(const ConvMaxPoolProblem& problem) {
   const std::string reason = why_not_gather(problem.conv);
   if (!reason.empty()) return reason;
-  if (Geometry(problem.conv).workspace_bytes(1) > problem.conv.most_workspace_bytes) {
-    return too_much_workspace(problem.conv, "turning the operand to channels-last and repacking the weights");
-  }
   if (problem.pool.offsets_type != OffsetType::uint8) return "a pool whose offsets do not fit a byte";
   if (problem.pool.dilation != std::array<int, 2>{1, 1}) return "a pool with dilation";
   return "";
@@ -62,11 +75,13 @@ const std::vector<Kernel<PoolGatherParameters>>& kernels_for(const ConvMaxPoolPr
 }
 
 Work work_of(const ConvMaxPoolProblem& problem, const Geometry& geometry, const Tile& tile) {
-  return fused_work(problem.conv, geometry, tile, problem.compulsory_bytes(), blocks_of(problem, geometry, tile));
+  return fused_work(problem.conv, geometry, tile, problem.compulsory_bytes(), stored_bytes(problem),
+                    blocks_of(problem, geometry, tile));
 }
 
-std::vector<std::string> configs(const ConvMaxPoolProblem& problem) {
-  if (!why_not(problem).empty()) return {""};
+std::vector<std::string> configs(const ConvMaxPoolProblem& whole) {
+  if (!why_not(whole).empty()) return {""};
+  const ConvMaxPoolProblem problem = part_of(whole);
   const Geometry geometry(problem.conv);
   return ranked_configs(problem.conv.target, kernels_for(problem, geometry), 1,
                         [&](const Tile& tile) { return work_of(problem, geometry, tile); });
@@ -80,9 +95,10 @@ std::string why_no_patch(const ConvMaxPoolProblem& problem, const Tile& tile) {
          " pixels";
 }
 
-std::string can_implement(const ConvMaxPoolProblem& problem, const std::string& config) {
-  std::string reason = why_not(problem);
+std::string can_implement(const ConvMaxPoolProblem& whole, const std::string& config) {
+  std::string reason = why_not(whole);
   if (!reason.empty()) return reason;
+  const ConvMaxPoolProblem problem = part_of(whole);
   const Geometry geometry(problem.conv);
   const auto* kernel = find_kernel(kernels_for(problem, geometry), config);
   if (kernel == nullptr) return why_not_tile(problem.conv, kernel, 0);
@@ -161,41 +177,61 @@ bool has_whole_chunks(const Operand& operand, int groups, int64_t chunk) {
          steps(sizes[2], strides[2]) && steps(sizes[3], strides[3]);
 }
 
-void run(const ConvMaxPoolProblem& problem, const FusedLaunch<PoolGatherParameters>& launch,
-         const LaunchArguments& arguments) {
-  const auto [x, w, y, bias, offsets] = arguments.pointers;
-  auto ready = launch.ready(arguments);
-  const int element = launch.geometry().element, groups = problem.conv.groups;
-  const int64_t chunk = 16 / element;
-  const auto aligned = [](const void* pointer, int64_t bytes) {
-    return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
-  };
-  ready.parameters.gather.out.output = y;
-  ready.parameters.gather.out.vector_access = has_whole_chunks(problem.pool.y, groups, chunk) && aligned(y, 16);
-  PoolWindows& windows = ready.parameters.pool;
-  windows.offsets = static_cast<uint8_t*>(offsets);
-  windows.vector_offsets = has_whole_chunks(problem.pool.offsets, groups, chunk) && aligned(offsets, chunk);
-  launch.launch("mma_conv_max_pool", ready,
-                {{{"y", y, bytes_of(problem.pool.y, element), true},
-                  {"offsets", offsets, bytes_of(problem.pool.offsets, 1), true}}},
-                arguments.stream);
-}
+// A part made ready.
+class PoolLaunch {
+ public:
+  PoolLaunch(const ConvMaxPoolProblem& problem, const Kernel<PoolGatherParameters>& kernel)
+      : problem_(problem), launch_(problem.conv, fused_kernels_of(problem.conv).pool, kernel, [&](const Tile& tile) {
+          return parameters_for(problem, Geometry(problem.conv), tile);
+        }) {}
 
-Prepared prepare(const ConvMaxPoolProblem& problem, const std::string& config) {
+  int64_t workspace_bytes() const { return launch_.workspace_bytes(); }
+  Packing packing() const { return launch_.packing(); }
+  const PoolWindows& windows() const { return launch_.parameters().pool; }
+
+  void operator()(const LaunchArguments& arguments) const {
+    const auto [x, w, y, bias, offsets] = arguments.pointers;
+    auto ready = launch_.ready(arguments);
+    const PoolProblem& pool = problem_.pool;
+    const int element = launch_.geometry().element, groups = problem_.conv.groups;
+    const int64_t chunk = 16 / element;
+    const auto aligned = [](const void* pointer, int64_t bytes) {
+      return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+    };
+    ready.parameters.gather.out.output = y;
+    ready.parameters.gather.out.vector_access = has_whole_chunks(pool.y, groups, chunk) && aligned(y, 16);
+    PoolWindows& windows = ready.parameters.pool;
+    windows.offsets = static_cast<uint8_t*>(offsets);
+    windows.vector_offsets = has_whole_chunks(pool.offsets, groups, chunk) && aligned(offsets, chunk);
+    launch_.launch("mma_conv_max_pool", ready,
+                   {{{"y", y, bytes_of(pool.y, element), true}, {"offsets", offsets, bytes_of(pool.offsets, 1), true}}},
+                   arguments.stream);
+  }
+
+ private:
+  const ConvMaxPoolProblem problem_;
+  const FusedLaunch<PoolGatherParameters> launch_;
+};
+
+Prepared prepare(const ConvMaxPoolProblem& whole, const std::string& config) {
+  const ConvMaxPoolProblem problem = part_of(whole);
   const Geometry geometry(problem.conv);
   const Kernel<PoolGatherParameters>& kernel = *find_kernel(kernels_for(problem, geometry), config);
-  const auto launch = std::make_shared<const FusedLaunch<PoolGatherParameters>>(
-      problem.conv, fused_kernels_of(problem.conv).pool, kernel,
-      [&](const Tile& tile) { return parameters_for(problem, geometry, tile); });
+  const int element = geometry.element;
+  const std::array<int64_t, 5> steps{whole.conv.x.strides[0] * element, 0, whole.pool.y.strides[0] * element, 0,
+                                     whole.pool.offsets.strides[0]};
+  const auto launch = std::make_shared<const ImageParts<PoolLaunch>>(
+      whole.conv.x.sizes[0], problem.conv.x.sizes[0], steps,
+      [&](int64_t images) { return PoolLaunch(with_images(whole, images), kernel); });
   Prepared prepared;
-  prepared.description = describe_fused(problem.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
-                                        problem.compulsory_bytes());
-  prepared.description.workspace_bytes = launch->workspace_bytes();
-  const PoolWindows& windows = launch->parameters().pool;
+  prepared.description = describe_fused(whole.conv, geometry, kernel, work_of(problem, geometry, kernel.tile),
+                                        launch->count(), whole.compulsory_bytes());
+  prepared.description.workspace_bytes = launch->first().workspace_bytes();
+  const PoolWindows& windows = launch->first().windows();
   prepared.description.choices.emplace_back("patch_height", windows.patch_pixels / windows.patch_width.divisor());
   prepared.description.choices.emplace_back("patch_width", windows.patch_width.divisor());
-  prepared.packing = launch->packing();
-  prepared.launch = [problem, launch](const LaunchArguments& arguments) { run(problem, *launch, arguments); };
+  prepared.packing = launch->first().packing();
+  prepared.launch = [launch](const LaunchArguments& arguments) { (*launch)(arguments); };
   return prepared;
 }
 

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "launch/image_parts.h"
 #include "launch/mma_fused_tiles.h"
 #include "launch/mma_gather.h"
 
@@ -51,27 +52,31 @@ inline int64_t fused_blocks(const ConvProblem& conv, const Geometry& geometry, c
   return lay_out_rasters(parameters, geometry, tile, conv.groups, static_cast<uint32_t>(row_tiles));
 }
 
-// bytes: all that a launch moves. blocks: of it, 0 where the tile cannot do it.
+// bytes: all that a launch moves, stored: those of its outputs. blocks: of it, 0 where the tile cannot do it.
 inline Work fused_work(const ConvProblem& conv, const Geometry& geometry, const Tile& tile, int64_t bytes,
-                       int64_t blocks) {
+                       int64_t stored, int64_t blocks) {
   Work work{};
   work.blocks = std::max<int64_t>(1, blocks);
   work.slices = std::max(1.0, double(conv.w.sizes[2] * conv.w.sizes[3] * geometry.channel_pitch) / tile.depth);
   work.element_size = geometry.element;
   work.precision = precision_of(conv);
-  work.memory_bytes = static_cast<double>(bytes) + 2.0 * geometry.converted_bytes;
-  work.extra_launches = (geometry.piece_bytes == 0) + !geometry.weights_in_place;
+  work.memory_bytes = static_cast<double>(bytes);
+  work.extra_launches = !geometry.weights_in_place;
+  add_conversion(work, conv, geometry, static_cast<double>(stored));
   return work;
 }
 
+// conv: of all images. work: of one of `parts`, as geometry.
 template <class Parameters>
 Description describe_fused(const ConvProblem& conv, const Geometry& geometry, const Kernel<Parameters>& kernel,
-                           const Work& work, int64_t compulsory_bytes) {
+                           const Work& work, int64_t parts, int64_t compulsory_bytes) {
   Description description = describe(conv, kernel, work, 1,
                                      {{"copy_bytes", geometry.copy_bytes()},
                                       {"converts_layout", geometry.piece_bytes == 0},
-                                      {"repacks_weights", !geometry.weights_in_place}});
+                                      {"repacks_weights", !geometry.weights_in_place},
+                                      {"parts", parts}});
   description.compulsory_bytes = compulsory_bytes;
+  description.predicted_seconds *= static_cast<double>(parts);
   return description;
 }
 

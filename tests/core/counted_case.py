@@ -2,10 +2,13 @@
 
 Counted is what threads ask of global memory, by the bytes of their accesses: a halo that a block reads into shared memory
 counts once a block, and what several threads read again through L1 counts as often as it is read. Bytes of the workspace count,
-those of the weights too. Four things a case may declare, and its row says so:
+those of the weights too. Five things a case may declare, and its row says so:
 
 - `in_cache`: operands that many blocks, or the threads of overlapping windows, read and that a cache holds meanwhile, so that
   memory gives each byte once a launch. What is asked for in all stands beside it and has no gate.
+- `cache_bytes`, instead: the bytes between memory and a cache of that size, as fastconv.emulator.memory_traffic models it over
+  all launches of the case: whole sectors, and what is left to be written back at the end. The cache is as small beside the
+  case's tensors as a device's is beside those of a large batch.
 - `kept`: operands that a block moves once, before it begins or when it ends (weights that it packs, sums that it has kept):
   they count as bytes, but not among the accesses of its steady state.
 - `told`: where conflicts in the banks are known, and why; they are counted apart and have no gate. Nowhere else is any.
@@ -68,6 +71,7 @@ class CountedCase:
     run: Callable[[], int]
     halo: bool = False  # whether blocks share input at their borders
     in_cache: tuple[str, ...] = ()
+    cache_bytes: int | None = None
     kept: tuple[str, ...] = ()
     told: Told | None = None
     by_element: ByElement | None = None
@@ -87,7 +91,7 @@ class Row:
     dtype: str
     layout: str
     halo: str  # yes or no
-    in_cache: str  # operands, where they are asked for more than once
+    in_cache: str  # operands, where they are asked for more than once; or the modelled cache
     bytes_over_compulsory: str  # those in the cache once each
     asked_over_compulsory: str  # no gate
     kept: str  # operands
@@ -111,19 +115,24 @@ def count(case: CountedCase) -> Row:
     pointed = [access for access in memory if case.by_element is not None and case.by_element.covers(access)]
     steady = [access for access in memory if access.target not in case.kept and access not in pointed]
     asked, steady_bytes = _bytes(memory), _bytes(steady)
-    from_memory = _bytes(access for access in memory if access.target not in case.in_cache) + sum(
-        tensor.loaded_bytes + tensor.stored_bytes
-        for launch in counters.launches
-        for tensor in launch.tensors
-        if tensor.name in case.in_cache
-    )
+    if case.cache_bytes is not None:
+        held = f"a cache of {case.cache_bytes >> 10} KiB"
+        from_memory = emulator.memory_traffic(counters.launches, case.cache_bytes).bytes
+    else:
+        held = " ".join(case.in_cache)
+        from_memory = _bytes(access for access in memory if access.target not in case.in_cache) + sum(
+            tensor.loaded_bytes + tensor.stored_bytes
+            for launch in counters.launches
+            for tensor in launch.tensors
+            if tensor.name in case.in_cache
+        )
     conflicts = {True: 0, False: 0}
     for access in _accesses(counters, "shared"):
         conflicts[case.told is not None and case.told.covers(access)] += access.bank_conflicts
     return Row(
         *case.key,
         halo="yes" if case.halo else "no",
-        in_cache=" ".join(case.in_cache) if from_memory != asked else "",
+        in_cache=held if from_memory != asked else "",
         bytes_over_compulsory=f"{from_memory / compulsory:.3f}",
         asked_over_compulsory=f"{asked / compulsory:.3f}",
         kept=" ".join(case.kept),

@@ -42,5 +42,6 @@ def problem_of(case: Case, allow_tf32: bool = False, capability: int = 80, multi
     return dispatch.make_conv_max_pool_problem(case.dtype, target, **window, **convolution)
 
 
-def fused_candidates(problem: Any) -> list[Any]:
-    return [one for one in backends.get("cuda").candidates(problem) if one.kernel.startswith("mma_conv_")]
+def fused_candidates(problem: Any, most_workspace_bytes: int | None = None) -> list[Any]:
+    found = backends.get("cuda").candidates(problem, most_workspace_bytes)
+    return [one for one in found if one.kernel.startswith("mma_conv_")]

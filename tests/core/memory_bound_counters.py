@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from fastconv import backends, emulator
+from fastconv import emulator
+from fastconv.backends.cuda import CudaPlan
 from tests.core import raw
 from tests.core.counted_case import ByElement, CountedCase, Told, rewrite
 from tests.core.family_support import FamilyCase
@@ -284,35 +285,54 @@ def patch_cases() -> list[CountedCase]:
         name = f"{size}x{size} stride {size}, {8 * size}x{8 * size}"
         return convolution(config, name, problem, in_cache=again, kept=() if conv_pass == "wgrad" else ("w",))
 
+    # dy, whose channels must be neighbours, is turned by two images, for which the workspace has room.
+    turned = FamilyCase(
+        "wgrad",
+        F32,
+        (32, 3, 32, 32),
+        (32, 3, 4, 4),
+        stride=(4, 4),
+        family="patch",
+        allow_tf32=True,
+        most_workspace_bytes=32 << 10,
+        **NCHW,
+    )
     return [
         *(case(conv_pass, dtype, 16, 2, 64) for conv_pass in ("fprop", "wgrad") for dtype in (F16, F32)),
         *(case("dgrad", dtype, 16, 6, 16) for dtype in (F16, F32)),
         *(case(conv_pass, F16, 16, 6, 16, **NCHW) for conv_pass in ("fprop", "wgrad")),
+        convolution("64x64x32_s4_w4", "4x4 stride 4, 32x32", turned, cache_bytes=80 << 10),
     ]
 
 
 def fused(pool: str, dtype: torch.dtype, layout: str) -> CountedCase:
-    """Neither writes the convolution's output to memory; x is read again for each tap, and w by each tile."""
+    """Neither writes the convolution's output to memory; x is read again for each tap, and w by each tile. In NCHW x is turned
+    to channels-last, image by image, since the workspace has room for one; the cache has it for an image's x, outputs and
+    weights, whose bytes are at most three quarters of it."""
     config = "256x64x16_s4_w4" if dtype == F32 else "256x64x32_s4_w4"
-    sizes = {"x": (1, 64, 32, 32), "w": (64, 64, 3, 3)}
+    is_turned = layout == "contiguous"
+    sizes = {"x": (16 if is_turned else 1, 64, 32, 32), "w": (64, 64, 3, 3)}
     call = dataclasses.replace(WHOLE, **sizes, dtype=dtype, pool=POOLS[pool], x_layout=layout, w_layout=layout)
+    image_bytes = 64 * 32 * 32 * dtype.itemsize
 
     def run() -> int:
         problem = problem_of(call, allow_tf32=True)
-        (candidate,) = [one for one in fused_candidates(problem) if one.config == config]
-        backends.get("cuda").plan(problem, candidate)(*call.tensors())
+        most = 2 * image_bytes if is_turned else None
+        (candidate,) = [one for one in fused_candidates(problem, most) if one.config == config]
+        CudaPlan(problem, candidate, most)(*call.tensors())
         return candidate.details["compulsory_bytes"]
 
     kernel = "mma_conv_global_max" if call.pool is None else "mma_conv_max_pool"
-    return CountedCase(
-        kernel, config, f"3x3 of 32x32, {pool}", NAMES[dtype], layout, run, in_cache=("x", "w", "bias", "workspace")
-    )
+    held = {"cache_bytes": 448 << 10} if is_turned else {"in_cache": ("x", "w", "bias", "workspace")}
+    return CountedCase(kernel, config, f"3x3 of 32x32, {pool}", NAMES[dtype], layout, run, **held)
 
 
 @family
 def fused_cases() -> list[CountedCase]:
+    pools = ("2x2s2", "3x3s2p1", "global")
     return [
-        fused(pool, dtype, "channels_last") for pool in ("2x2s2", "3x3s2p1", "global") for dtype in (F16, BF16, F32)
+        *(fused(pool, dtype, "channels_last") for pool in pools for dtype in (F16, BF16, F32)),
+        *(fused(pool, F16, "contiguous") for pool in pools),
     ]
 
 

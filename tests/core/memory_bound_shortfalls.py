@@ -18,7 +18,6 @@ from tests.core.memory_bound_counters import (
     any_pool,
     by_implicit_gemm_1x1,
     convolution,
-    fused,
 )
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
@@ -35,23 +34,10 @@ def planes_of_1x1() -> list[CountedCase]:
 
 
 def planes_of_patches() -> list[CountedCase]:
-    """dy, whose channels must be neighbours, is turned first, and y written by elements."""
+    """y is written by elements."""
     geometry = {"x": (8, 3, 32, 32), "w": (32, 3, 4, 4), "stride": (4, 4)}
-    return [
-        convolution(
-            "64x64x32_s4_w4",
-            "4x4 stride 4, 32x32",
-            FamilyCase(conv_pass, F32, **geometry, family="patch", allow_tf32=True, **NCHW),
-            in_cache=AGAIN,
-            kept=("w",) if conv_pass == "fprop" else (),
-        )
-        for conv_pass in ("fprop", "wgrad")
-    ]
-
-
-def planes_fused() -> list[CountedCase]:
-    """x is turned to channels-last first."""
-    return [fused(pool, F16, "contiguous") for pool in ("2x2s2", "3x3s2p1", "global")]
+    case = FamilyCase("fprop", F32, **geometry, family="patch", allow_tf32=True, **NCHW)
+    return [convolution("64x64x32_s4_w4", "4x4 stride 4, 32x32", case, in_cache=AGAIN, kept=("w",))]
 
 
 def any_window() -> list[CountedCase]:
@@ -64,7 +50,6 @@ def cases() -> list[CountedCase]:
     families = (
         planes_of_1x1,
         planes_of_patches,
-        planes_fused,
         any_window,
     )
     return [case for family in families for case in family()]

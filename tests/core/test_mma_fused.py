@@ -11,6 +11,7 @@ import torch
 
 import fastconv
 from fastconv import backends, dispatch, emulator
+from fastconv.backends.cuda import CudaPlan
 from fastconv.problem import Operand
 from tests.core.fused_support import POOLS, WHOLE, fused_candidates, problem_of
 from tests.core.mma_support import Case as CoreCase
@@ -87,6 +88,30 @@ def test_layouts_of_the_output(pool):
         candidate = next(one for one in fused_candidates(problem) if one.legal)
         with emulator.check():
             assert_exact(case, problem, candidate)
+
+
+@pytest.mark.parametrize("pool", ["2x2s2", "3x3s2p1", "global"])
+@pytest.mark.parametrize("w_layout", ["contiguous", "channels_last"])
+def test_parts_of_a_batch_equal_the_whole_bit_by_bit(pool, w_layout):
+    """The workspace has room for two images in channels-last: the last part of seven has one."""
+    layouts = {"x_layout": "contiguous", "w_layout": w_layout}
+    call = dataclasses.replace(
+        WHOLE, x=(7, 16, 19, 23), dtype=torch.float16, pool=POOLS[pool], data="normal", **layouts
+    )
+    problem = problem_of(call)
+    most = 5 * 16 * 19 * 23 * 2
+    legal = [one for one in fused_candidates(problem, most) if one.legal]
+    assert legal
+    for candidate in legal:
+        assert candidate.details["parts"] == 4
+        whole = next(one for one in fused_candidates(problem) if one.config == candidate.config)
+        assert whole.details["parts"] == 1
+        plan = CudaPlan(problem, candidate, most)
+        assert plan.workspace_bytes <= most
+        with emulator.check():
+            results = plan(*call.tensors())
+        for one, other in zip(results, backends.get("cuda").plan(problem, whole)(*call.tensors()), strict=True):
+            assert torch.equal(one, other), candidate.config
 
 
 def at_odd_address(tensor: torch.Tensor) -> torch.Tensor:
