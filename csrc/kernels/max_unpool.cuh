@@ -11,7 +11,8 @@
 // to itself. More shares make more warps, each of which reads all indices of its plane.
 //
 // Indices and values are read 16 bytes at a time, several rows of 32 at once, and go through shared memory to the lanes
-// whose turn they are; what they name is written by elements. Where vectors do not fit, each lane reads its own.
+// whose turn they are; what they name is written by elements. Where operands have no vectors, each lane reads its own;
+// of a vector in which a plane begins or ends, its elements are read.
 #pragma once
 
 #include "common/fast_division.h"
@@ -100,16 +101,38 @@ struct UnpoolStage {
   T* values;    // [kUnpoolStep]
 };
 
+// kCount neighbours of a step, the first of them element `first`; in part: those of [begin, end), and `absent`
+// elsewhere.
+template <int kCount, bool kIsWhole, typename T>
+__device__ __forceinline__ ptx::Vector<T, kCount> step_vector(const T* source, int first, UnpoolRange inside,
+                                                              T absent) {
+  if constexpr (kIsWhole) {
+    return ptx::load_vector<kCount>(source);
+  } else {
+    if (first >= inside.begin && first + kCount <= inside.end) return ptx::load_vector<kCount>(source);
+    ptx::Vector<T, kCount> result;
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) {
+      result[e] = first + e >= inside.begin && first + e < inside.end ? source[e] : absent;
+    }
+    return result;
+  }
+}
+
 // Fills the stage by vectors; false, and values are not read, where no position of the step is the share's. index_at
-// and value_at: the address of the step's element of that number, which vectors of neighbours begin at.
-template <typename T, typename IndexAt, typename ValueAt>
+// and value_at: the address of the step's element of that number, which vectors of neighbours begin at. inside: the
+// elements that the step has, where it is not whole.
+template <bool kIsWhole = true, typename T, typename IndexAt, typename ValueAt>
 __device__ __forceinline__ bool fill_stage(const UnpoolParameters& p, const UnpoolTask& task, int lane,
                                            const UnpoolStage<T>& stage, const IndexAt& index_at,
-                                           const ValueAt& value_at) {
+                                           const ValueAt& value_at, UnpoolRange inside = {0, kUnpoolStep}) {
   constexpr int kElements = 16 / static_cast<int>(sizeof(T)), kPairs = kUnpoolStep / 64;
   ptx::Vector<int64_t, 2> index[kPairs];
 #pragma unroll
-  for (int i = 0; i < kPairs; ++i) index[i] = ptx::load_vector<2>(index_at(i * 64 + lane * 2));
+  for (int i = 0; i < kPairs; ++i) {
+    const int first = i * 64 + lane * 2;
+    index[i] = step_vector<2, kIsWhole>(index_at(first), first, inside, int64_t{-1});
+  }
   __syncwarp();  // every lane is done with the step before
   bool is_any_mine = false;
 #pragma unroll
@@ -117,7 +140,8 @@ __device__ __forceinline__ bool fill_stage(const UnpoolParameters& p, const Unpo
     ptx::Vector<int, 2> wanted;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      require_position(p, index[i][e]);
+      const int element = i * 64 + lane * 2 + e;
+      if (kIsWhole || (element >= inside.begin && element < inside.end)) require_position(p, index[i][e]);
       const bool is_mine = index[i][e] >= task.begin && index[i][e] < task.end;
       wanted[e] = is_mine ? static_cast<int>(index[i][e]) : -1;
       is_any_mine |= is_mine;
@@ -128,7 +152,10 @@ __device__ __forceinline__ bool fill_stage(const UnpoolParameters& p, const Unpo
 #pragma unroll
   for (int first = 0; first < kUnpoolStep; first += 32 * kElements) {
     const int i = first + lane * kElements;
-    if (i < kUnpoolStep) ptx::store_vector(stage.values + i, ptx::load_vector<kElements>(value_at(i)));
+    if (i < kUnpoolStep) {
+      const T absent = Numeric<T>::store(0);
+      ptx::store_vector(stage.values + i, step_vector<kElements, kIsWhole>(value_at(i), i, inside, absent));
+    }
   }
   __syncwarp();
   return true;
@@ -162,12 +189,17 @@ __global__ void __launch_bounds__(kUnpoolThreads) max_unpool_kernel(const __grid
   const int lead = p.has_vectors ? static_cast<int>(reinterpret_cast<uintptr_t>(x) / sizeof(T) % kVector) : 0;
 #pragma unroll 1
   for (int first = -lead; first < p.sources; first += kUnpoolStep) {
-    if (p.has_vectors && first >= 0 && first + kUnpoolStep <= p.sources) {
-      const bool is_any_mine = fill_stage(
-          p, task, lane, stage, [&](int i) { return indices + first + i; }, [&](int i) { return x + first + i; });
+    if (p.has_vectors) {
+      const auto index_at = [&](int i) { return indices + first + i; };
+      const auto value_at = [&](int i) { return x + first + i; };
+      const UnpoolRange inside{max(0, -first), min(kUnpoolStep, p.sources - first)};
+      const bool is_any_mine = inside.end - inside.begin == kUnpoolStep
+                                   ? fill_stage(p, task, lane, stage, index_at, value_at)
+                                   : fill_stage<false>(p, task, lane, stage, index_at, value_at, inside);
       if (!is_any_mine) continue;
 #pragma unroll
       for (int i = 0; i < kUnpoolStep; i += 32) {
+        if (i >= inside.end) break;
         put_in_step(p, y, stage.values + i + lane, stage.wanted[i + lane], lane);
         __syncwarp();
       }

@@ -467,36 +467,40 @@ NAMED = {
 }
 
 
+def unpooling(unpool_pass: str, layout: str, dtype: torch.dtype, size: int = 32) -> CountedCase:
+    """Positions of y are written twice: zeros, then what belongs there, while a cache still has them."""
+    is_gather = unpool_pass == "gather"
+    config = "" if is_gather else "s1"
+
+    def run() -> int:
+        x = torch.randn(2, 32, size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+        pooled, indices = torch.nn.functional.max_pool2d(x.float(), 2, return_indices=True)
+        tensors = (raw.laid_out(tensor, layout) for tensor in (pooled.to(dtype), indices, x))
+        return raw.unpool(emulator.module(), unpool_pass, *tensors, config, multiprocessors=1)["compulsory_bytes"]
+
+    return CountedCase(
+        "max_unpool_gather" if is_gather else "max_unpool",
+        config,
+        f"2x2 of {size}",
+        raw.NAMES[dtype],
+        layout,
+        run,
+        in_cache=() if is_gather else ("y",),
+        by_element=NAMED[unpool_pass],
+    )
+
+
 @family
 def unpool_cases() -> list[CountedCase]:
-    """Positions of y are written twice: zeros, then what belongs there, while a cache still has them."""
-
-    def case(unpool_pass: str, layout: str, dtype: torch.dtype) -> CountedCase:
-        is_gather = unpool_pass == "gather"
-        config = "" if is_gather else "s1"
-
-        def run() -> int:
-            x = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-            pooled, indices = torch.nn.functional.max_pool2d(x.float(), 2, return_indices=True)
-            tensors = (raw.laid_out(tensor, layout) for tensor in (pooled.to(dtype), indices, x))
-            return raw.unpool(emulator.module(), unpool_pass, *tensors, config, multiprocessors=1)["compulsory_bytes"]
-
-        return CountedCase(
-            "max_unpool_gather" if is_gather else "max_unpool",
-            config,
-            "2x2 of 32",
-            raw.NAMES[dtype],
-            layout,
-            run,
-            in_cache=() if is_gather else ("y",),
-            by_element=NAMED[unpool_pass],
-        )
-
+    """Of 14 in 16 bits: memory_bound_shortfalls.py."""
     return [
-        case(unpool_pass, layout, dtype)
-        for unpool_pass in ("forward", "gather")
-        for layout in ("contiguous", "channels_last")
-        for dtype in (F16, BF16, F32, torch.float64)
+        *(unpooling("forward", "contiguous", dtype, 14) for dtype in (F32, torch.float64)),
+        *(
+            unpooling(unpool_pass, layout, dtype)
+            for unpool_pass in ("forward", "gather")
+            for layout in ("contiguous", "channels_last")
+            for dtype in (F16, BF16, F32, torch.float64)
+        ),
     ]
 
 

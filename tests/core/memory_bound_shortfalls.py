@@ -18,6 +18,7 @@ from tests.core.memory_bound_counters import (
     any_pool,
     by_implicit_gemm_1x1,
     convolution,
+    unpooling,
 )
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
@@ -45,12 +46,18 @@ def any_window() -> list[CountedCase]:
     return [any_pool("backward", "3x3 stride 1 of 32", F16, "channels_last")]
 
 
+def small_planes() -> list[CountedCase]:
+    """A warp has a plane of 7x7 values, 98 bytes: it shares its first and last sector with its neighbours."""
+    return [unpooling("forward", "contiguous", F16, 14)]
+
+
 @functools.cache
 def cases() -> list[CountedCase]:
     families = (
         planes_of_1x1,
         planes_of_patches,
         any_window,
+        small_planes,
     )
     return [case for family in families for case in family()]
 
