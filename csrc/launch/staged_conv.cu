@@ -112,7 +112,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
     spread_pixels(p, geometry,
                   [&](int bytes) { return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1; });
   }
-  lay_out_image(p, geometry, p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 8 : 2));
+  lay_out_image(p, geometry, p.units * geometry.unit_columns * p.weight_pitch, p.steps * (by_words ? 64 : 8));
   if (by_words) {
     set_lines(p, geometry);
   } else {

@@ -315,10 +315,10 @@ inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads
   return false;
 }
 
-// Shared memory: `first_bytes` of something else, a table of so many entries, the image.
-inline void lay_out_image(Parameters& p, const Geometry& geometry, int first_bytes, int table_entries) {
+// Shared memory: `first_bytes` of something else, a table, the image.
+inline void lay_out_image(Parameters& p, const Geometry& geometry, int first_bytes, int table_bytes) {
   p.table_at = round_to(first_bytes, 16);
-  p.places_at = round_to(p.table_at + table_entries * 4, 16);
+  p.places_at = round_to(p.table_at + table_bytes, 16);
   const int64_t places =
       geometry.by_words ? int64_t{2} * p.columns.image_size * p.all_channels : places_bytes(p.rows, p.columns);
   p.image_at = round_to(p.places_at + places, 16);

@@ -30,12 +30,12 @@ inline constexpr ConvInstructions kConvInstructions[] = {
     {false, 8, mma::Precision::native, 8.5, 28, 39, 238, 734, 186},
     {false, 8, mma::Precision::split_tf32, 19.3, 28, 28, 397, 1104, 207},
     {false, 8, mma::Precision::tf32, 19.8, 28, 28, 327, 1042, 209},
-    {true, 32, mma::Precision::native, 7.1, 136, 0, 187, 488, 110},
-    {true, 32, mma::Precision::split_tf32, 9.7, 113, 0, 360, 1112, 148},
-    {true, 32, mma::Precision::tf32, 11.6, 112, 0, 220, 730, 111},
-    {true, 64, mma::Precision::native, 4.6, 135, 0, 288, 916, 109},
-    {true, 64, mma::Precision::split_tf32, 7.0, 113, 0, 607, 2208, 148},
-    {true, 64, mma::Precision::tf32, 8.0, 114, 0, 394, 1492, 144},
+    {true, 32, mma::Precision::native, 5.3, 136, 0, 187, 488, 110},
+    {true, 32, mma::Precision::split_tf32, 9.1, 113, 0, 358, 1112, 148},
+    {true, 32, mma::Precision::tf32, 9.8, 112, 0, 218, 730, 111},
+    {true, 64, mma::Precision::native, 3.5, 135, 0, 296, 916, 109},
+    {true, 64, mma::Precision::split_tf32, 6.7, 113, 0, 606, 2208, 148},
+    {true, 64, mma::Precision::tf32, 6.6, 114, 0, 400, 1492, 144},
 };
 
 // By the taps of groups, 0 for stems, and by the channels of a warp or the terms of a block.
@@ -45,21 +45,21 @@ struct WgradInstructions {
   double product, stage, stage_planes, gradient, gradient_planes, rest;
 };
 inline constexpr WgradInstructions kWgradInstructions[] = {
-    {1, 32, mma::Precision::native, 6.0, 28, 40, 28, 41, 125},
-    {1, 32, mma::Precision::split_tf32, 13.7, 28, 29, 28, 30, 148},
-    {1, 32, mma::Precision::tf32, 16.2, 28, 29, 28, 30, 151},
-    {9, 16, mma::Precision::native, 4.3, 28, 41, 30, 42, 163},
-    {9, 16, mma::Precision::split_tf32, 10.6, 28, 29, 30, 29, 194},
-    {9, 16, mma::Precision::tf32, 10.8, 28, 30, 28, 31, 187},
-    {9, 32, mma::Precision::native, 2.9, 28, 41, 30, 42, 159},
-    {9, 32, mma::Precision::split_tf32, 9.4, 28, 29, 30, 29, 193},
-    {9, 32, mma::Precision::tf32, 8.9, 28, 30, 28, 31, 207},
-    {0, 64, mma::Precision::native, 10.8, 138, 0, 30, 41, 158},
-    {0, 64, mma::Precision::split_tf32, 15.1, 116, 0, 28, 30, 131},
-    {0, 64, mma::Precision::tf32, 14.6, 116, 0, 28, 30, 115},
-    {0, 192, mma::Precision::native, 6.1, 137, 0, 30, 41, 158},
-    {0, 192, mma::Precision::split_tf32, 8.6, 115, 0, 30, 29, 162},
-    {0, 192, mma::Precision::tf32, 7.5, 114, 0, 30, 30, 159},
+    {1, 32, mma::Precision::native, 5.8, 28, 40, 28, 41, 125},
+    {1, 32, mma::Precision::split_tf32, 13.2, 28, 29, 28, 30, 148},
+    {1, 32, mma::Precision::tf32, 14.8, 28, 29, 28, 30, 151},
+    {9, 16, mma::Precision::native, 4.2, 28, 41, 30, 42, 156},
+    {9, 16, mma::Precision::split_tf32, 10.2, 28, 29, 30, 29, 221},
+    {9, 16, mma::Precision::tf32, 10.1, 28, 30, 28, 31, 195},
+    {9, 32, mma::Precision::native, 2.9, 28, 41, 30, 42, 153},
+    {9, 32, mma::Precision::split_tf32, 9.2, 28, 29, 30, 29, 217},
+    {9, 32, mma::Precision::tf32, 8.5, 28, 30, 28, 31, 207},
+    {0, 64, mma::Precision::split_tf32, 13.3, 114, 0, 28, 30, 131},
+    {0, 192, mma::Precision::split_tf32, 7.6, 113, 0, 30, 29, 168},
+    {0, 64, mma::Precision::native, 5.6, 137, 0, 30, 40, 190},
+    {0, 64, mma::Precision::tf32, 13.4, 116, 0, 30, 30, 124},
+    {0, 192, mma::Precision::native, 3.6, 137, 0, 30, 42, 179},
+    {0, 192, mma::Precision::tf32, 5.8, 114, 0, 30, 30, 169},
 };
 
 inline ConvInstructions conv_instructions(bool by_words, int columns, mma::Precision precision) {

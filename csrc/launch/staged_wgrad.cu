@@ -102,7 +102,7 @@ struct WgradLaunch {
         return by_words ? bytes <= 16 || bytes / 4 % 8 == 4 : bytes / 16 % 2 == 1;
       });
     }
-    lay_out_image(p.image, geometry, 0, by_words ? 8 * p.image.steps : kernel.taps);
+    lay_out_image(p.image, geometry, 0, by_words ? 64 * p.image.steps : 4 * kernel.taps);
     if (by_words) {
       set_lines(p.image, geometry);
     } else {

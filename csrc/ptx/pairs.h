@@ -9,6 +9,22 @@
 
 namespace fastconv::ptx {
 
+// The lower halves of two words, and the upper ones, the first's in the lower half of the result.
+__device__ __forceinline__ uint32_t lower_halves(uint32_t first, uint32_t second) {
+#if FASTCONV_EMULATOR
+  return (first & 0xffffu) | second << 16;
+#else
+  return __byte_perm(first, second, 0x5410);
+#endif
+}
+__device__ __forceinline__ uint32_t upper_halves(uint32_t first, uint32_t second) {
+#if FASTCONV_EMULATOR
+  return first >> 16 | (second & 0xffff0000u);
+#else
+  return __byte_perm(first, second, 0x7632);
+#endif
+}
+
 // Both rounded to nearest even.
 template <class T>
 __device__ __forceinline__ Vector<T, 2> to_pair(float first, float second) {

@@ -115,7 +115,7 @@ def stem_wgrad(type_: Type, size: int, stride: int, channels: int, filters: int)
 
     passes = math.ceil(filters / 64) * math.ceil(_stem_terms(type_, size, channels) / terms)
     products = passes * 64 // 16 * terms // 8 * TILE_PIXELS / type_.depth
-    chunks = TILE_PIXELS * min(filters, 64) / type_.chunk
+    chunks = TILE_PIXELS * 64 / type_.chunk  # those of filters that do not exist are filled with zeros
     instructions = count("multiply").each * products + passes * (
         count("stage").each * _stem_stage(type_, size, stride, channels, eights=type_.size == 4 and size == 4)
         + count("stage gradient").each * chunks / 32

@@ -52,7 +52,7 @@ def test_instructions_are_those_of_the_machine_code(name: str, dtype: torch.dtyp
     if precision == "split_tf32":
         tf32 = details_of(CASES[name], dtype, "tf32")
         one, three = (found["tile_instructions"] * found.get("parts", 1) for found in (tf32, details))
-        assert three > 1.25 * one, "three products for one; blocks of stems have half of the filters"
+        assert three > 1.2 * one, "three products for one; blocks of stems have half of the filters"
         return
     counted = LAYERS[name][0](Type(NAMES[dtype], precision, "sm_90a")).instructions
     assert predicted == pytest.approx(counted, rel=0.1), details

@@ -109,39 +109,44 @@ __device__ __forceinline__ void load_bias(const Parameters& p, float* bias, int 
   }
 }
 
-// An entry of the table: the place of a word or a chunk of the sum in the image, a multiple of 4. kNothing where the
-// sum has ended. By words, kHalf where only the first of the word's two elements belongs to the sum, kHole where none
-// does: those are read for nothing where another word of the same instruction lies.
-constexpr int kNothing = -1, kHalf = 1, kHole = 2;
+// Of a word of the sum: its place in the image, and what of it belongs to the sum. Where nothing does, it is read for
+// nothing where another word of the same instruction lies.
+struct alignas(8) WordEntry {
+  int place;
+  uint32_t kept;
+};
 
-// table: [steps][8] by words, [steps][2] by chunks. words_at_once: that an instruction reads, by words.
-template <class Unit, bool by_words>
-__device__ __forceinline__ void make_table(const Parameters& p, int* table, int words_at_once) {
-  constexpr int kOfStep = by_words ? 8 : 2, kElements = Unit::kStepDepth / kOfStep;
+// words_at_once: that an instruction reads. table: [steps][8].
+template <class Unit>
+__device__ __forceinline__ void make_word_table(const Parameters& p, WordEntry* table, int words_at_once) {
+  constexpr int kElement = sizeof(typename Unit::Element), kOfWord = 4 / kElement;
   const auto place_of = [&p](const Term& term) {
-    if (!term.exists) return 0;
-    return tap_place(p, term.row, term.column) + term.channel * static_cast<int>(sizeof(typename Unit::Element));
+    return term.exists ? tap_place(p, term.row, term.column) + term.channel * kElement : 0;
   };
-  for (int i = threadIdx.x; i < p.steps * kOfStep; i += kThreads) {
-    const Term term = term_at<by_words>(p, i * kElements);
-    int entry = place_of(term);
-    if constexpr (!by_words) {
-      if (!term.exists) entry = kNothing;
-    } else if (!term.exists) {
-      entry = place_of(term_at<by_words>(p, i / words_at_once * words_at_once * kElements)) | kHole;
-    } else if (kElements == 2 && !term_at<by_words>(p, i * kElements + 1).exists) {
-      entry |= kHalf;
+  for (int i = threadIdx.x; i < 8 * p.steps; i += kThreads) {
+    const Term term = term_at<true>(p, i * kOfWord);
+    WordEntry entry{place_of(term), 0xffffffffu};
+    if (!term.exists) {
+      entry = {place_of(term_at<true>(p, i / words_at_once * words_at_once * kOfWord)), 0};
+    } else if (kOfWord == 2 && !term_at<true>(p, i * kOfWord + 1).exists) {
+      entry.kept = 0xffffu;
     }
-    table[i] = entry;
+    ptx::store_vector(reinterpret_cast<uint32_t*>(table + i),
+                      ptx::Vector<uint32_t, 2>{static_cast<uint32_t>(entry.place), entry.kept});
   }
 }
 
-// What of a pixel's word belongs to the sum, the rest zero. entry: not kNothing.
-__device__ __forceinline__ uint32_t load_word(const unsigned char* pixel, int entry) {
-  // Holes are read like everything else, not branched over: all lanes load together.
-  const uint32_t is_word = static_cast<uint32_t>((entry & kHole) >> 1) - 1;  // all bits, or none
-  const uint32_t kept = is_word & (0xffffffffu >> ((entry & kHalf) << 4));
-  return *reinterpret_cast<const uint32_t*>(pixel + (entry & ~(kHalf | kHole))) & kept;
+constexpr int kNothing = -1;
+
+// table: [steps][2], the places of the sum's chunks in the image; kNothing where the sum has ended.
+template <class Unit>
+__device__ __forceinline__ void make_chunk_table(const Parameters& p, int* table) {
+  for (int i = threadIdx.x; i < 2 * p.steps; i += kThreads) {
+    const Term term = term_at<false>(p, i * Unit::kChunk);
+    table[i] = term.exists ? tap_place(p, term.row, term.column) +
+                                 term.channel * static_cast<int>(sizeof(typename Unit::Element))
+                           : kNothing;
+  }
 }
 
 // Where the pixel of a row of the tile begins in the image, in bytes.
@@ -157,8 +162,9 @@ __device__ __forceinline__ int pixel_place(const Parameters& p, int tile_row) {
 template <class Unit>
 class WordReader {
  public:
-  __device__ __forceinline__ WordReader(const Parameters& p, const unsigned char* image, const int* table, int warp_row)
-      : table_(table + (threadIdx.x & 3)) {
+  __device__ __forceinline__ WordReader(const Parameters& p, const unsigned char* image, const void* table,
+                                        int warp_row)
+      : table_(static_cast<const WordEntry*>(table) + (threadIdx.x & 3)) {
 #pragma unroll
     for (int i = 0; i < 2 * Unit::kRowTiles; ++i) {
       pixels_[i] = image + pixel_place(p, warp_row + 8 * i + static_cast<int>(threadIdx.x & 31) / 4);
@@ -168,12 +174,12 @@ class WordReader {
   __device__ __forceinline__ void load(uint32_t (&fragments)[Unit::kRowTiles][4], int step, int) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int entry = table_[8 * step + 4 * half];
+      const auto entry = ptx::load_vector<2>(reinterpret_cast<const uint32_t*>(table_ + 8 * step + 4 * half));
 #pragma unroll
       for (int m = 0; m < Unit::kRowTiles; ++m) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          fragments[m][2 * half + i] = load_word(pixels_[2 * m + i], entry);
+          fragments[m][2 * half + i] = *reinterpret_cast<const uint32_t*>(pixels_[2 * m + i] + entry[0]) & entry[1];
         }
       }
     }
@@ -181,16 +187,16 @@ class WordReader {
 
  private:
   const unsigned char* pixels_[2 * Unit::kRowTiles];
-  const int* table_;
+  const WordEntry* table_;
 };
 
 // The same by ldmatrix, where pixels are whole chunks.
 template <class Unit>
 class ChunkReader {
  public:
-  __device__ __forceinline__ ChunkReader(const Parameters& p, const unsigned char* image, const int* table,
+  __device__ __forceinline__ ChunkReader(const Parameters& p, const unsigned char* image, const void* table,
                                          int warp_row)
-      : table_(table + ((threadIdx.x & 31) >> 4)), zero_(image + (p.zero_at - p.image_at)) {
+      : table_(static_cast<const int*>(table) + ((threadIdx.x & 31) >> 4)), zero_(image + (p.zero_at - p.image_at)) {
 #pragma unroll
     for (int m = 0; m < Unit::kRowTiles; ++m) {
       pixels_[m] = image + pixel_place(p, warp_row + 16 * m + static_cast<int>(threadIdx.x & 15));

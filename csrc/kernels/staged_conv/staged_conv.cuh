@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
   using Element = typename Unit::Element;
   using Reader = typename std::conditional<by_words, WordReader<Unit>, ChunkReader<Unit>>::type;
   auto* weights = ptx::dynamic_shared_memory<unsigned char>();
-  auto* table = reinterpret_cast<int*>(weights + p.table_at);
+  unsigned char* table = weights + p.table_at;
   auto* places = weights + p.places_at;
   unsigned char* image = weights + p.image_at;
   const int warp = threadIdx.x / 32, warp_row = 32 * warp;
@@ -52,7 +52,11 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
   const int first_unit = static_cast<int>(slab) * p.units;
 
   pack_weights<Unit, by_words>(p, weights, first_unit);
-  make_table<Unit, by_words>(p, table, 4);
+  if constexpr (by_words) {
+    make_word_table<Unit>(p, reinterpret_cast<WordEntry*>(table), 4);
+  } else {
+    make_chunk_table<Unit>(p, reinterpret_cast<int*>(table));
+  }
   if (p.bias != nullptr) load_bias<Unit, by_words>(p, bias, first_unit);
   // Gaps and places of missing channels are zero for good, and so is the chunk behind the image.
   for (int i = p.image_at + 16 * static_cast<int>(threadIdx.x); i <= p.zero_at; i += 16 * kThreads) {

@@ -10,6 +10,7 @@
 
 #include "kernels/mma_conv/wgrad_gemm.cuh"
 #include "kernels/staged_conv/operands.cuh"
+#include "ptx/pairs.h"
 
 namespace fastconv::staged {
 
@@ -58,52 +59,49 @@ __device__ __forceinline__ void load_gradient(uint32_t (&fragments)[Unit::kRowTi
 
 // x's fragments of a stem: the words of the sum, two terms each, of two neighbouring pixels make a fragment of each
 // term. Tiles 2j and 2j + 1 hold the first and the second terms of words 8j to 8j + 7 (float32: tile j terms 8j to
-// ...).
-template <class Unit>
+// ...). words: at the lane's first pixel of the tile. pixel_at: of the step's first pixel, seen from the tile's.
+template <class Unit, int count>
 __device__ __forceinline__ void load_words(uint32_t (&fragments)[Unit::kColumnTiles][2], const Parameters& p,
-                                           const unsigned char* image, const int (&entries)[Unit::kColumnTiles],
-                                           int pixel) {
-  const int t = threadIdx.x & 3;
-  const auto word = [](const unsigned char* from, int entry) { return entry < 0 ? 0 : load_word(from, entry); };
+                                           const unsigned char* const (&words)[count], int pixel_at) {
+  const auto load = [](const unsigned char* from) { return *reinterpret_cast<const uint32_t*>(from); };
+  constexpr bool kHasPairs = sizeof(typename Unit::Element) == 2;
+  // Pixels of a step lie eight (float32: four) apart for a lane's two registers.
+  const int next = pixel_place(p, 1), half = pixel_place(p, kHasPairs ? 8 : 4);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if constexpr (sizeof(typename Unit::Element) == 2) {
-      const unsigned char* first = image + pixel_place(p, pixel + 8 * i + 2 * t);
-      const unsigned char* second = image + pixel_place(p, pixel + 8 * i + 2 * t + 1);
+  for (int n = 0; n < count; ++n) {
 #pragma unroll
-      for (int n = 0; n < Unit::kColumnTiles; n += 2) {
-        const uint32_t low = word(first, entries[n / 2]), high = word(second, entries[n / 2]);
-        fragments[n][i] = (low & 0xffffu) | (high << 16);
-        fragments[n + 1][i] = (low >> 16) | (high & 0xffff0000u);
+    for (int i = 0; i < 2; ++i) {
+      const unsigned char* from = words[n] + pixel_at + i * half;
+      if constexpr (kHasPairs) {
+        const uint32_t first = load(from), second = load(from + next);
+        fragments[2 * n][i] = ptx::lower_halves(first, second);
+        fragments[2 * n + 1][i] = ptx::upper_halves(first, second);
+      } else {
+        fragments[n][i] = load(from);
       }
-    } else {
-      const unsigned char* from = image + pixel_place(p, pixel + 4 * i + t);
-#pragma unroll
-      for (int n = 0; n < Unit::kColumnTiles; ++n) fragments[n][i] = word(from, entries[n]);
     }
   }
 }
 
-// x's fragments of groups: of one tap the warp's channels, eight a tile. image: of the warp's first channel at the tap.
+// x's fragments of groups: of one tap the warp's channels, eight a tile. channels: of the lane's first pixel and
+// channel of the tile, at the tap.
 template <class Unit>
 __device__ __forceinline__ void load_channels(uint32_t (&fragments)[Unit::kColumnTiles][2], const Parameters& p,
-                                              const unsigned char* image, int pixel) {
-  const int lane = threadIdx.x & 31;
+                                              const unsigned char* channels, int pixel_at) {
   if constexpr (sizeof(typename Unit::Element) == 2) {
-    const unsigned char* from = image + pixel_place(p, pixel + (lane & 15)) + (lane >> 4) * 16;
 #pragma unroll
     for (int n = 0; n < Unit::kColumnTiles; n += 2) {
       uint32_t pair[4];
-      ptx::load_matrices<4, true>(pair, from + n * 16);
+      ptx::load_matrices<4, true>(pair, channels + pixel_at + n * 16);
       for (int i = 0; i < 4; ++i) fragments[n + i / 2][i % 2] = pair[i];
     }
   } else {
+    const int half = pixel_place(p, 4);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const unsigned char* from = image + pixel_place(p, pixel + (lane & 3) + 4 * i) + (lane >> 2) * 4;
 #pragma unroll
       for (int n = 0; n < Unit::kColumnTiles; ++n) {
-        fragments[n][i] = *reinterpret_cast<const uint32_t*>(from + n * 32);
+        fragments[n][i] = *reinterpret_cast<const uint32_t*>(channels + pixel_at + i * half + n * 32);
       }
     }
   }
@@ -149,7 +147,8 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
   constexpr int kElement = sizeof(Element), kTermsOfWord = kByWords && kElement == 2 ? 2 : 1;
   const Parameters& shape = p.image;
   auto* memory = ptx::dynamic_shared_memory<unsigned char>();
-  auto* table = reinterpret_cast<int*>(memory + shape.table_at);
+  auto* table = reinterpret_cast<int*>(memory + shape.table_at);             // groups: [taps]
+  auto* word_table = reinterpret_cast<WordEntry*>(memory + shape.table_at);  // stems: [steps][8]
   auto* places = memory + shape.places_at;
   auto* gradient_places = reinterpret_cast<ImagePlace*>(memory + p.gradient_places_at);
   unsigned char *image = memory + shape.image_at, *gradient = memory + p.gradient_at;
@@ -168,19 +167,23 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
   for (int i = shape.image_at + 16 * static_cast<int>(threadIdx.x); i <= shape.zero_at; i += 16 * kThreads) {
     ptx::store_vector(reinterpret_cast<uint32_t*>(memory + i), ptx::Vector<uint32_t, 4>{});
   }
-  int entries[kByWords ? Unit::kColumnTiles : 1] = {};
+  // Where a lane reads x at its first pixel of a tile. Terms that do not exist are read and multiplied like the others,
+  // as long as they meet them in no bank; nobody stores their sums.
+  const unsigned char* words[kByWords ? Unit::kColumnTiles / kTermsOfWord : 1] = {};
+  const unsigned char* channels = nullptr;
   if constexpr (kByWords) {
     for (int e = threadIdx.x; e < shape.columns.image_size * shape.all_channels; e += kThreads) {
       uint32_t channel = e;
       const uint32_t column = shape.group_channels.split(channel);
       reinterpret_cast<uint16_t*>(places)[e] = static_cast<uint16_t>(column_place(shape, column) + channel * kElement);
     }
-    make_table<Unit, true>(shape, table, 8);
+    make_word_table<Unit>(shape, word_table, 8);
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < Unit::kColumnTiles / kTermsOfWord; ++n) {
       const uint32_t word = first_word + 8 * n + g;
-      entries[n] = word < static_cast<uint32_t>(8 * shape.steps) ? table[word] : kNothing;
+      const int place = word < static_cast<uint32_t>(8 * shape.steps) ? word_table[word].place : 0;
+      words[n] = image + pixel_place(shape, kTermsOfWord * t) + place;
     }
   } else {
     if (threadIdx.x < taps) {
@@ -188,6 +191,8 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
       table[threadIdx.x] = tap_place(shape, row, threadIdx.x - row * shape.taps_across);
     }
     note_places<Element>(shape, reinterpret_cast<ImagePlace*>(places));
+    const int pixel = kElement == 2 ? lane & 15 : t, chunk = kElement == 2 ? lane >> 4 << 4 : g << 2;
+    channels = image + warp_channel * kElement + pixel_place(shape, pixel) + chunk;
   }
   note_places<Element>(p.gradient, gradient_places);
 
@@ -212,13 +217,13 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
       load_gradient<Unit>(fragments.left, gradient + warp_filter * kElement, p.gradient.column_pitch, pixel);
       if (wants_bias) mma::add_rows<Unit>(bias_sums, fragments);
       if constexpr (kByWords) {
-        load_words<Unit>(fragments.right, shape, image, entries, pixel);
+        load_words<Unit>(fragments.right, shape, words, pixel_place(shape, pixel));
         mma::multiply<Unit>(sums[0], fragments, range);
       } else {
 #pragma unroll
         for (int tap = 0; tap < taps; ++tap) {
           mma::Fragments<Unit> of_tap = fragments;
-          load_channels<Unit>(of_tap.right, shape, image + warp_channel * kElement + table[tap], pixel);
+          load_channels<Unit>(of_tap.right, shape, channels + table[tap], pixel_place(shape, pixel));
           mma::multiply<Unit>(sums[tap], of_tap, range);
         }
       }
