@@ -8,6 +8,7 @@
 #include "launch/max_pool.h"
 #include "launch/max_pool_bands.h"
 #include "launch/max_pool_large.h"
+#include "launch/max_pool_walk.h"
 #include "launch/max_pool_windows.h"
 #include "launch/max_unpool.h"
 #include "launch/mma_conv.h"
@@ -31,8 +32,8 @@ const std::vector<KernelFamily<ConvProblem>>& families_of(ConvPass pass) {
 
 const std::vector<KernelFamily<PoolProblem>>& families_of(PoolPass pass) {
   static const std::vector<KernelFamily<PoolProblem>> forward{max_pool_planes_forward, max_pool_channels_forward,
-                                                              max_pool_large_forward, max_pool_bands_forward,
-                                                              max_pool_forward};
+                                                              max_pool_large_forward,  max_pool_bands_forward,
+                                                              max_pool_walk_forward,   max_pool_forward};
   static const std::vector<KernelFamily<PoolProblem>> backward{max_pool_planes_backward, max_pool_channels_backward,
                                                                max_pool_large_backward, max_pool_bands_backward,
                                                                max_pool_backward};

@@ -460,6 +460,27 @@ def any_pool_cases() -> list[CountedCase]:
     ]
 
 
+#: Windows that overlap, where the channel is innermost.
+WALKED = {
+    "2x2 stride 1 of 33": Window((1, 32, 33, 33), (2, 2), (1, 1)),
+    "3x3 stride 1 of 32": Window((1, 32, 32, 32), (3, 3), (1, 1), (1, 1)),
+    "3x3 stride 2 of 33": Window((1, 32, 33, 33), (3, 3), (2, 2)),
+    "5x5 stride 1 of 32": Window((1, 32, 32, 32), (5, 5), (1, 1), (2, 2)),
+}
+
+
+def walk(name: str, dtype: torch.dtype) -> CountedCase:
+    """Neighbouring threads read what their windows share again while a cache has it."""
+    return pooling("max_pool_walk", "rows8", name, "forward", WALKED[name], "channels_last", dtype, in_cache=("x",))
+
+
+@family
+def walk_cases() -> list[CountedCase]:
+    """2x2 in 16 bits: memory_bound_shortfalls.py."""
+    cases = [(name, dtype) for name in WALKED for dtype in (F32, F16, BF16)]
+    return [walk(name, dtype) for name, dtype in cases if not name.startswith("2x2") or dtype == F32]
+
+
 #: What an index names, a vector cannot have.
 NAMED = {
     "forward": ByElement("indices say where", "y", "max_unpool.cuh", "store"),

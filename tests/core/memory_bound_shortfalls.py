@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.core.counted_case import CountedCase, rewrite
 from tests.core.family_support import FamilyCase
 from tests.core.memory_bound_counters import (
+    BF16,
     F16,
     F32,
     NCHW,
@@ -19,6 +20,7 @@ from tests.core.memory_bound_counters import (
     by_implicit_gemm_1x1,
     convolution,
     unpooling,
+    walk,
 )
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
@@ -46,6 +48,11 @@ def any_window() -> list[CountedCase]:
     return [any_pool("backward", "3x3 stride 1 of 32", F16, "channels_last")]
 
 
+def eight_offsets_a_thread() -> list[CountedCase]:
+    """The offsets of a thread's 16 bytes of channels are 8 bytes, here a sixth of what it moves."""
+    return [walk("2x2 stride 1 of 33", dtype) for dtype in (F16, BF16)]
+
+
 def small_planes() -> list[CountedCase]:
     """A warp has a plane of 7x7 values, 98 bytes: it shares its first and last sector with its neighbours."""
     return [unpooling("forward", "contiguous", F16, 14)]
@@ -57,6 +64,7 @@ def cases() -> list[CountedCase]:
         planes_of_1x1,
         planes_of_patches,
         any_window,
+        eight_offsets_a_thread,
         small_planes,
     )
     return [case for family in families for case in family()]

@@ -27,12 +27,12 @@ INSTRUCTIONS_A_BYTE = 132 * 4 * 32 * 1.7e9 / 4.3e12
 _TYPES = {"NS_4HalfE": "float16", "NS_8BFloat16E": "bfloat16", "f": "float32"}
 _ELEMENT = "(NS_4HalfE|NS_8BFloat16E|f)E"
 _SYMBOL = re.compile(rf"max_pool_(planes|channels)_(forward|backward)_kernelILi([23])E(?:Lb([01])E)?{_ELEMENT}")
-_WALK = re.compile(rf"max_pool_bands_walk_kernelILi([235])ELi([12])E{_ELEMENT}")
+_WALK = re.compile(rf"max_pool_(bands_walk|walk_forward)_kernelILi([235])ELi([12])E{_ELEMENT}")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Kernel:
-    family: str  # "planes", "planes, odd rows" (W is odd), "channels", "bands, stride 1", "bands, stride 2"
+    family: str  # "planes", "planes, odd rows" (W is odd), "channels"; "bands, stride 1", "walk, stride 2" and the like
     pool_pass: str
     window: int
     type: str
@@ -42,8 +42,9 @@ class Kernel:
     def of(cls, symbol: str, architecture: str) -> Kernel | None:
         walk, match = _WALK.search(symbol), _SYMBOL.search(symbol)
         if walk is not None:
-            window, stride, element = walk.groups()
-            return cls(f"bands, stride {stride}", "forward", int(window), _TYPES[element], architecture)
+            name, window, stride, element = walk.groups()
+            family = "bands" if name == "bands_walk" else "walk"
+            return cls(f"{family}, stride {stride}", "forward", int(window), _TYPES[element], architecture)
         if match is None:
             return None
         family, pool_pass, window, pairs, element = match.groups()
@@ -58,7 +59,7 @@ class Kernel:
     @property
     def inputs(self) -> int:
         """Elements of x for an output."""
-        return 1 if self.family == "bands, stride 1" else 4
+        return 1 if self.family.endswith("stride 1") else 4
 
     @property
     def bytes_an_output(self) -> int:
@@ -69,12 +70,19 @@ class Kernel:
     def budget(self) -> float:
         return INSTRUCTIONS_A_BYTE * self.bytes_an_output
 
+    @property
+    def has_channels(self) -> bool:
+        """Of a thread, 16 bytes; without shared memory."""
+        return self.family.startswith(("channels", "walk"))
+
     def outputs_a_step(self, stores: int) -> float:
-        """Of the innermost loop, which has so many stores to shared memory; those of bands are of a value or its place."""
+        """Of the innermost loop, which has so many stores; those of bands and walks are of values or of their places."""
         if self.family.startswith("planes"):
             return 1
         if self.family.startswith("bands"):
             return stores / 2
+        if self.family.startswith("walk"):
+            return stores / 2 * 16 // self.element_bytes
         return 16 // self.element_bytes * (2 if self.window == 3 else 1)
 
 
@@ -118,8 +126,9 @@ def per_output(kernel: Kernel, code: list[tuple[int, str]]) -> float:
     def has(loop: list[str], pattern: str) -> int:
         return sum(bool(re.search(pattern, text)) for text in loop)
 
-    if kernel.family == "channels":
-        return len(_innermost(code, lambda loop: has(loop, r"\bSTG") > 0)) / kernel.outputs_a_step(0)
+    if kernel.has_channels:
+        innermost = _innermost(code, lambda loop: has(loop, r"\bSTG") > 0)
+        return len(innermost) / kernel.outputs_a_step(has(innermost, r"\bSTG"))
     stores = r"\bSTS\b|\bSTS\."
     innermost = _innermost(code, lambda loop: has(loop, stores) > 0 and not has(loop, "LDGSTS|STG"))
     step = len(innermost) / kernel.outputs_a_step(has(innermost, stores))

@@ -14,7 +14,7 @@ def test_memory_is_moved_16_bytes_at_a_time_and_never_to_a_stack(cuda_module: Co
     for kernel, lines in pool_machine_code.instructions(*cuda_module).items():
         text = "\n".join(lines)
         assert "STG.E.128" in text, kernel
-        assert ("LDG.E.128" if kernel.family == "channels" else "LDGSTS.E.BYPASS.LTC128B.128") in text, kernel
+        assert ("LDG.E.128" if kernel.has_channels else "LDGSTS.E.BYPASS.LTC128B.128") in text, kernel
 
 
 def test_code_is_that_of_the_table(cuda_module: CompiledModule) -> None:
@@ -28,13 +28,21 @@ def test_code_is_that_of_the_table(cuda_module: CompiledModule) -> None:
 
 
 #: Windows whose instructions take longer than their memory: how many times as long.
-SHORTFALLS = {("bands, stride 1", 5, "float16"): 1.4, ("bands, stride 1", 5, "bfloat16"): 1.4}
+SHORTFALLS = {
+    ("bands, stride 1", 5, "float16"): 1.4,
+    ("bands, stride 1", 5, "bfloat16"): 1.4,
+    ("walk, stride 1", 3, "float16"): 1.0,
+    ("walk, stride 1", 3, "bfloat16"): 1.1,
+    ("walk, stride 1", 5, "float16"): 1.9,
+    ("walk, stride 1", 5, "bfloat16"): 2.1,
+    ("walk, stride 1", 5, "float32"): 1.0,
+}
 
 
 def test_memory_and_not_instructions_is_expected_to_bind_but_where_it_is_said() -> None:
     """An output's instructions against its share of the memory's time."""
     table = pool_machine_code.read_table()
-    assert len(table) == (3 * 2 * 2 + 4) * 3 * 2
+    assert len(table) == (3 * 2 * 2 + 4 + 4) * 3 * 2
     over: dict[tuple[str, int, str], float] = {}
     for kernel, code in table.items():
         if code.per_output > kernel.budget:
