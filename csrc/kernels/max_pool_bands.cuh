@@ -3,9 +3,9 @@
 // time.
 //
 // The winner of a window is the best of its rows' winners, and a row's winner serves all windows that it is a row of.
-// With square windows of 2 or 3 and stride 1 or 2 a thread walks down a strip and keeps the rows' winners in registers
+// With some square windows a thread walks down a strip and keeps the rows' winners in registers
 // (max_pool_bands_walk_kernel). Elsewhere they are kept in shared memory, and a window of R x S takes R + S comparisons
-// (max_pool_bands_forward_kernel).
+// (max_pool_bands_forward_kernel), or with stride 1 about a quarter of them (max_pool_bands_blocks.cuh).
 #pragma once
 
 #include "kernels/max_pool.cuh"
