@@ -23,19 +23,19 @@ struct ConvInstructions {
 inline constexpr ConvInstructions kConvInstructions[] = {
     {false, 16, mma::Precision::native, 4.6, 28, 39, 225, 684, 186},
     {false, 16, mma::Precision::split_tf32, 11.8, 28, 28, 398, 1106, 211},
-    {false, 16, mma::Precision::tf32, 11.4, 28, 28, 315, 1064, 214},
+    {false, 16, mma::Precision::tf32, 9.4, 28, 28, 315, 1064, 214},
     {false, 32, mma::Precision::native, 2.9, 28, 39, 219, 734, 187},
     {false, 32, mma::Precision::split_tf32, 8.2, 28, 28, 365, 1068, 213},
-    {false, 32, mma::Precision::tf32, 7.8, 28, 28, 304, 1036, 215},
+    {false, 32, mma::Precision::tf32, 5.8, 28, 28, 304, 1036, 215},
     {false, 8, mma::Precision::native, 8.5, 28, 39, 238, 734, 186},
     {false, 8, mma::Precision::split_tf32, 19.3, 28, 28, 397, 1104, 207},
-    {false, 8, mma::Precision::tf32, 19.8, 28, 28, 327, 1042, 209},
+    {false, 8, mma::Precision::tf32, 17.8, 28, 28, 327, 1042, 209},
     {true, 32, mma::Precision::native, 5.3, 136, 0, 187, 488, 110},
     {true, 32, mma::Precision::split_tf32, 9.1, 113, 0, 358, 1112, 148},
-    {true, 32, mma::Precision::tf32, 9.8, 112, 0, 218, 730, 111},
+    {true, 32, mma::Precision::tf32, 7.8, 112, 0, 218, 730, 111},
     {true, 64, mma::Precision::native, 3.5, 135, 0, 296, 916, 109},
     {true, 64, mma::Precision::split_tf32, 6.7, 113, 0, 606, 2208, 148},
-    {true, 64, mma::Precision::tf32, 6.6, 114, 0, 400, 1492, 144},
+    {true, 64, mma::Precision::tf32, 4.6, 114, 0, 400, 1492, 144},
 };
 
 // By the taps of groups, 0 for stems, and by the channels of a warp or the terms of a block.

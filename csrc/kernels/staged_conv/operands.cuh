@@ -70,7 +70,7 @@ __device__ __forceinline__ Filter filter_at(const Parameters& p, int unit, int c
 }
 
 // weights: [units * columns][steps * kStepDepth], rows weight_pitch bytes apart; an odd number of chunks, so that the
-// eight rows of an ldmatrix lie in different banks. Zero where a column's group has no such channel.
+// eight rows of an ldmatrix lie in different banks. Zero where a column's group has no such channel. Rounded, for TF32.
 template <class Unit, bool by_words>
 __device__ __forceinline__ void pack_weights(const Parameters& p, unsigned char* weights, int first_unit) {
   using Element = typename Unit::Element;
@@ -94,6 +94,9 @@ __device__ __forceinline__ void pack_weights(const Parameters& p, unsigned char*
       value = static_cast<const Element*>(
           p.weights)[group * p.weight_group + filter.filter * p.weight_output + term.channel * p.weight_input +
                      term.row * p.weight_row + term.column * p.weight_column];
+    }
+    if constexpr (Unit::kPrecision == mma::Precision::tf32) {
+      value = __uint_as_float(ptx::round_to_tf32(__float_as_uint(value)));
     }
     reinterpret_cast<Element*>(weights + column * p.weight_pitch)[k] = value;
   }
@@ -233,6 +236,21 @@ __device__ __forceinline__ void load_weights(uint32_t (&fragments)[Unit::kColumn
       ptx::load_matrices<4>(pair, weights + row * pitch + 32 * step + ((lane >> 3) & 1) * 16);
       for (int i = 0; i < 4; ++i) fragments[n + i / 2][i % 2] = pair[i];
     }
+  }
+}
+
+// sums += fragments of the image * fragments of packed weights, which are rounded already.
+template <class Unit>
+__device__ __forceinline__ void multiply_packed(float (&sums)[Unit::kRowTiles][Unit::kColumnTiles][4],
+                                                mma::Fragments<Unit>& fragments, mma::OperandRange& range) {
+  if constexpr (Unit::kPrecision == mma::Precision::tf32) {
+#pragma unroll
+    for (auto& tile : fragments.left) {
+      for (uint32_t& bits : tile) bits = ptx::round_to_tf32(bits);
+    }
+    ptx::multiply_add<typename Unit::Operand>(sums, fragments.left, fragments.right);
+  } else {
+    mma::multiply<Unit>(sums, fragments, range);
   }
 }
 

@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
           mma::Fragments<Unit> fragments;
           reader.load(fragments.left, step, (unit + i) * unit_place);
           load_weights<Unit>(fragments.right, unit_weights, p.weight_pitch, step);
-          mma::multiply<Unit>(sums[i], fragments, range);
+          multiply_packed<Unit>(sums[i], fragments, range);
         } while (++step < p.steps);
       }
       const auto exact = [&](int tile_row, int its_unit, int column) {
