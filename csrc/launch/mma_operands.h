@@ -166,11 +166,16 @@ void launch_to_channels_last(const Operand& operand, int groups, const void* sou
                                (strides[2] * kElement % 16 == 0 || rows_touch) &&
                                (strides[1] * kElement % 16 == 0 || sizes[1] == 1);
   // A column of one is no excuse: where rows touch, the pixels of a run are the rows, pixel_stride apart.
-  parameters.vector_access = (strides[3] == 1 || parameters.pixels == 1) && strides_aligned && is_aligned(source);
+  parameters.vector_access =
+      (strides[3] == 1 || strides[3] == 2 || parameters.pixels == 1) && strides_aligned && is_aligned(source);
   const int64_t blocks = sizes[0] * (rows_touch ? 1 : sizes[2]) * pixel_tiles * channel_tiles;
   launch_kernel({"to_channels_last", static_cast<unsigned>(blocks), kTransposeThreads, 0, kTransposeThreads},
                 to_channels_last<Element>, parameters,
-                {{"source", source, bytes_of(operand, kElement)}, {"channels_last", destination, bytes, true}}, stream);
+                // Aligned chunks of 16 bytes may end behind the last element; what is there is not used.
+                {{"source", source,
+                  parameters.vector_access ? round_up(bytes_of(operand, kElement), 16) : bytes_of(operand, kElement)},
+                 {"channels_last", destination, bytes, true}},
+                stream);
 }
 
 }  // namespace fastconv::mma

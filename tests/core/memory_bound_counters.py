@@ -237,9 +237,30 @@ def by_implicit_gemm_1x1(
     return convolution(config, f"1x1 stride {stride}, 32x32", problem, in_cache=in_cache)
 
 
+def turned_1x1(conv_pass: str, dtype: torch.dtype) -> CountedCase:
+    """With stride 2 in NCHW, a few images at a time as the workspace has room for; the cache has it for their operands. Memory
+    gives whole sectors, so the skipped pixels of the rows that are read have to move too."""
+    images, outputs_of_image = 32, 64 * 16 * 16 * dtype.itemsize
+    problem = FamilyCase(
+        conv_pass,
+        dtype,
+        (images, 64, 32, 32),
+        (64, 64, 1, 1),
+        stride=(2, 2),
+        allow_tf32=True,
+        family="mma",
+        most_workspace_bytes=8 * outputs_of_image,
+        **NCHW,
+    )
+    config = "64x64x64_s4_w4" if dtype == F16 else "64x64x32_s4_w4"
+    case = convolution(config, "1x1 stride 2, 32x32", problem, cache_bytes=16 * outputs_of_image)
+    skipped = 0 if conv_pass == "dgrad" else images * outputs_of_image
+    return dataclasses.replace(case, run=lambda: case.run() + skipped)
+
+
 @family
 def pointwise_cases() -> list[CountedCase]:
-    """NCHW by kernels of their own; channels-last, strided too, by the implicit GEMM."""
+    """NCHW by kernels of their own; channels-last, strided too, and wgrad of strided NCHW by the implicit GEMM."""
     planes = [
         convolution(
             config.format(depth=64 if dtype != F32 else 32),
@@ -262,7 +283,7 @@ def pointwise_cases() -> list[CountedCase]:
         for stride in (1, 2)
         for conv_pass in ("fprop", "dgrad", "wgrad")
     ]
-    return planes + last
+    return planes + last + [turned_1x1("wgrad", dtype) for dtype in (F16, F32)]
 
 
 @family

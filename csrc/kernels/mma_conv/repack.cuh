@@ -1,6 +1,8 @@
 // Tensors into the order that the main loops want: weights by phase and tap, pixels channels-last. 16-byte stores.
 #pragma once
 
+#include <type_traits>
+
 #include "common/numeric.h"
 #include "kernels/mma_conv/parameters.h"
 #include "ptx/device.h"
@@ -58,10 +60,11 @@ template <class Element>
 constexpr int kTransposeChannels = 128 / sizeof(Element);  // a whole line of the destination
 
 // Where a pixel lies in its channel's row of the tile. Lanes that read eight chunks of channels, or write sixteen of
-// pixels, come to the same bank after half of them; so the second half lies a few banks aside.
+// pixels, come to the same bank after half of them; so the second half lies `turn` banks aside: in float32 two, or one
+// where a lane writes every second bank.
 template <class Element>
-__device__ __forceinline__ int pixel_in_row(int channel, int pixel) {
-  return sizeof(Element) == 2 ? pixel ^ (channel >> 5 & 1) << 2 : pixel ^ (pixel >> 5 & 1) << 1;
+__device__ __forceinline__ int pixel_in_row(int channel, int pixel, int turn) {
+  return sizeof(Element) == 2 ? pixel ^ (channel >> 5 & 1) << 2 : pixel ^ (pixel >> 5 & 1) * turn;
 }
 
 // A block turns a tile of [channels][pixels] into [pixels][channels] through shared memory. The source is read once,
@@ -90,28 +93,39 @@ __global__ void __launch_bounds__(kTransposeThreads)
     if (channel >= static_cast<uint32_t>(parameters.channels)) return nullptr;
     return source + (int64_t{group} * parameters.channels + channel) * parameters.channel_stride;
   };
-  if (parameters.vector_access) {
-    constexpr int kChunksOfPixels = kTransposePixels / kChunk;
+  const bool skips = parameters.vector_access && parameters.pixel_stride == 2;
+  const int turn = skips ? 1 : 2;
+  // A lane loads 16 bytes of a channel, in which every `step`-th element is a pixel.
+  const auto stage_chunks = [&](auto step) {
+    constexpr int kStep = decltype(step)::value, kPixels = kChunk / kStep, kChunksOfPixels = kTransposePixels / kPixels;
     for (int i = threadIdx.x; i < kChannels * kChunksOfPixels; i += kTransposeThreads) {
-      const int tile_channel = i / kChunksOfPixels, tile_pixel = i % kChunksOfPixels * kChunk;
+      const int tile_channel = i / kChunksOfPixels, tile_pixel = i % kChunksOfPixels * kPixels;
       if (first_channel + tile_channel >= parameters.all_pitches) continue;
       const Element* channel = channel_at(tile_channel);
       const int left = parameters.pixels - first_pixel - tile_pixel;
-      ptx::Vector<Element, kChunk> values;
-      if (channel != nullptr && left >= kChunk) {
-        values = ptx::load_streaming<kChunk>(channel + first_pixel + tile_pixel);
+      ptx::Vector<Element, kPixels> values;
+      if (channel != nullptr && left >= kPixels) {
+        const auto chunk = ptx::load_streaming<kChunk>(channel + (first_pixel + tile_pixel) * kStep);
+#pragma unroll
+        for (int j = 0; j < kPixels; ++j) values[j] = chunk[j * kStep];
       } else {
 #pragma unroll
-        for (int j = 0; j < kChunk; ++j) {
+        for (int j = 0; j < kPixels; ++j) {
           const bool exists = channel != nullptr && j < left;
-          values[j] = exists ? ptx::load_streaming<1>(channel + first_pixel + tile_pixel + j)[0] : Element{0};
+          values[j] = exists ? ptx::load_streaming<1>(channel + (first_pixel + tile_pixel + j) * kStep)[0] : Element{0};
         }
       }
 #pragma unroll
-      for (int j = 0; j < kChunk; ++j) {
-        tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel + j)] = values[j];
+      for (int j = 0; j < kPixels; ++j) {
+        tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel + j, turn)] = values[j];
       }
     }
+  };
+  if (skips) {
+    // Memory gives whole sectors: what is skipped is read anyway.
+    stage_chunks(std::integral_constant<int, 2>());
+  } else if (parameters.vector_access) {
+    stage_chunks(std::integral_constant<int, 1>());
   } else {
 #pragma unroll 4
     for (int i = threadIdx.x; i < kChannels * kTransposePixels; i += kTransposeThreads) {
@@ -119,7 +133,7 @@ __global__ void __launch_bounds__(kTransposeThreads)
       if (first_channel + tile_channel >= parameters.all_pitches) continue;
       const Element* channel = channel_at(tile_channel);
       const bool exists = channel != nullptr && first_pixel + tile_pixel < parameters.pixels;
-      tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel)] =
+      tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel, turn)] =
           exists ? ptx::load_streaming<1>(channel + (first_pixel + tile_pixel) * parameters.pixel_stride)[0]
                  : Element{0};
     }
@@ -135,7 +149,7 @@ __global__ void __launch_bounds__(kTransposeThreads)
 #pragma unroll
     for (int j = 0; j < kChunk; ++j) {
       const int tile_channel = chunk * kChunk + j;
-      values[j] = tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel)];
+      values[j] = tile[tile_channel * kPitch + pixel_in_row<Element>(tile_channel, tile_pixel, turn)];
     }
     ptx::store_vector(static_cast<Element*>(parameters.destination) +
                           (int64_t{row_index} * parameters.pixels + pixel) * parameters.all_pitches + channel,
