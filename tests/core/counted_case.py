@@ -81,6 +81,16 @@ class CountedCase:
         return (self.family, self.config, self.name, self.dtype, self.layout)
 
 
+#: Functions whose cases are rows of the table of memory_bound_counters.py.
+FAMILIES: list[Callable[[], list[CountedCase]]] = []
+
+
+def family(cases: Callable[[], list[CountedCase]]) -> Callable[[], list[CountedCase]]:
+    """Marks one of them."""
+    FAMILIES.append(cases)
+    return cases
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """Shares have three decimals."""

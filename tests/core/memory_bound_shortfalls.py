@@ -11,18 +11,8 @@ from pathlib import Path
 
 from tests.core.counted_case import CountedCase, rewrite
 from tests.core.family_support import FamilyCase
-from tests.core.memory_bound_counters import (
-    BF16,
-    F16,
-    F32,
-    NCHW,
-    any_pool,
-    by_implicit_gemm_1x1,
-    convolution,
-    turned_1x1,
-    unpooling,
-    walk,
-)
+from tests.core.memory_bound_convolutions import BF16, F16, F32, NCHW, by_implicit_gemm_1x1, convolution, turned_1x1
+from tests.core.memory_bound_pools import any_pool, unpooling, walk
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
 AGAIN = ("x", "w", "dy", "workspace")
