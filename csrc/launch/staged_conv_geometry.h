@@ -315,12 +315,17 @@ inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads
   return false;
 }
 
+// Of the table of lines, and of places in them: by words.
+inline int64_t lines_bytes(const Parameters& p, const Operand& source) {
+  const int64_t lines = int64_t{p.rows.image_size} * (is_read_by_planes(source) ? p.all_channels : 1);
+  return lines * static_cast<int>(sizeof(ImagePlace)) + int64_t{2} * p.columns.image_size * p.all_channels;
+}
+
 // Shared memory: `first_bytes` of something else, a table, the image.
 inline void lay_out_image(Parameters& p, const Geometry& geometry, int first_bytes, int table_bytes) {
   p.table_at = round_to(first_bytes, 16);
   p.places_at = round_to(p.table_at + table_bytes, 16);
-  const int64_t places =
-      geometry.by_words ? int64_t{2} * p.columns.image_size * p.all_channels : places_bytes(p.rows, p.columns);
+  const int64_t places = geometry.by_words ? lines_bytes(p, geometry.source) : places_bytes(p.rows, p.columns);
   p.image_at = round_to(p.places_at + places, 16);
   p.zero_at = round_to(p.image_at + int64_t{p.rows.image_size} * p.row_pitch, 16);
   p.staging_at = p.zero_at + 16;

@@ -30,12 +30,12 @@ inline constexpr ConvInstructions kConvInstructions[] = {
     {false, 8, mma::Precision::native, 8.5, 28, 39, 238, 734, 186},
     {false, 8, mma::Precision::split_tf32, 19.3, 28, 28, 397, 1104, 207},
     {false, 8, mma::Precision::tf32, 17.8, 28, 28, 327, 1042, 209},
-    {true, 32, mma::Precision::native, 5.3, 136, 0, 187, 488, 110},
-    {true, 32, mma::Precision::split_tf32, 9.1, 113, 0, 358, 1112, 148},
-    {true, 32, mma::Precision::tf32, 7.8, 112, 0, 218, 730, 111},
-    {true, 64, mma::Precision::native, 3.5, 135, 0, 296, 916, 109},
-    {true, 64, mma::Precision::split_tf32, 6.7, 113, 0, 606, 2208, 148},
-    {true, 64, mma::Precision::tf32, 4.6, 114, 0, 400, 1492, 144},
+    {true, 32, mma::Precision::native, 5.3, 92, 0, 190, 488, 130},
+    {true, 32, mma::Precision::split_tf32, 9.1, 85, 0, 353, 1062, 166},
+    {true, 32, mma::Precision::tf32, 7.8, 85, 0, 218, 730, 137},
+    {true, 64, mma::Precision::native, 3.5, 91, 0, 297, 916, 129},
+    {true, 64, mma::Precision::split_tf32, 6.7, 85, 0, 606, 2174, 174},
+    {true, 64, mma::Precision::tf32, 4.7, 85, 0, 395, 1484, 169},
 };
 
 // By the taps of groups, 0 for stems, and by the channels of a warp or the terms of a block.
@@ -54,12 +54,12 @@ inline constexpr WgradInstructions kWgradInstructions[] = {
     {9, 32, mma::Precision::native, 2.9, 28, 41, 30, 42, 153},
     {9, 32, mma::Precision::split_tf32, 9.2, 28, 29, 30, 29, 217},
     {9, 32, mma::Precision::tf32, 8.5, 28, 30, 28, 31, 207},
-    {0, 64, mma::Precision::split_tf32, 13.3, 114, 0, 28, 30, 131},
-    {0, 192, mma::Precision::split_tf32, 7.6, 113, 0, 30, 29, 168},
-    {0, 64, mma::Precision::native, 5.6, 137, 0, 30, 40, 190},
-    {0, 64, mma::Precision::tf32, 13.4, 116, 0, 30, 30, 124},
-    {0, 192, mma::Precision::native, 3.6, 137, 0, 30, 42, 179},
-    {0, 192, mma::Precision::tf32, 5.8, 114, 0, 30, 30, 169},
+    {0, 64, mma::Precision::native, 5.6, 93, 0, 30, 40, 221},
+    {0, 64, mma::Precision::split_tf32, 13.2, 87, 0, 28, 30, 152},
+    {0, 64, mma::Precision::tf32, 13.4, 88, 0, 30, 30, 146},
+    {0, 192, mma::Precision::native, 3.6, 92, 0, 30, 42, 209},
+    {0, 192, mma::Precision::split_tf32, 7.7, 89, 0, 30, 30, 180},
+    {0, 192, mma::Precision::tf32, 5.8, 89, 0, 30, 30, 180},
 };
 
 inline ConvInstructions conv_instructions(bool by_words, int columns, mma::Precision precision) {

@@ -63,12 +63,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
     ptx::store_vector(reinterpret_cast<uint32_t*>(weights + i), ptx::Vector<uint32_t, 4>{});
   }
   if constexpr (by_words) {
-    for (int e = threadIdx.x; e < p.columns.image_size * p.all_channels; e += kThreads) {
-      uint32_t channel = e;
-      const uint32_t column = p.group_channels.split(channel);
-      reinterpret_cast<uint16_t*>(places)[e] =
-          static_cast<uint16_t>(column_place(p, column) + channel * sizeof(Element));
-    }
+    note_lines<Element>(p, places);
   } else {
     note_places<Element>(p, reinterpret_cast<ImagePlace*>(places));
   }
@@ -78,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, Unit::kPrecision == mma::Precision::
     const Tile tile(p, index);
     __syncthreads();  // nobody reads the last tile's image any more
     if constexpr (by_words) {
-      stage_words<Element>(p, tile, image, reinterpret_cast<uint16_t*>(places));
+      stage_words<Element>(p, tile, image, places);
     } else {
       // What is finished lies in the same memory as planes' scratch, at other times.
       static_assert(kScratchBytes<Element> <= kThreads / 32 * units * Unit::kColumns * kStagingBytes, "no room");

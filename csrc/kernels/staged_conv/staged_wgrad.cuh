@@ -172,11 +172,7 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
   const unsigned char* words[kByWords ? Unit::kColumnTiles / kTermsOfWord : 1] = {};
   const unsigned char* channels = nullptr;
   if constexpr (kByWords) {
-    for (int e = threadIdx.x; e < shape.columns.image_size * shape.all_channels; e += kThreads) {
-      uint32_t channel = e;
-      const uint32_t column = shape.group_channels.split(channel);
-      reinterpret_cast<uint16_t*>(places)[e] = static_cast<uint16_t>(column_place(shape, column) + channel * kElement);
-    }
+    note_lines<Element>(shape, places);
     make_word_table<Unit>(shape, word_table, 8);
     __syncthreads();
 #pragma unroll
@@ -204,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, 2) staged_wgrad(const __grid_constan
     const Tile tile(shape, index);
     __syncthreads();  // nobody reads the last tile any more
     if constexpr (kByWords) {
-      stage_words<Element>(shape, tile, image, reinterpret_cast<uint16_t*>(places));
+      stage_words<Element>(shape, tile, image, places);
     } else {
       stage_pixels<Element>(shape, reinterpret_cast<ImagePlace*>(places), tile, image, memory + p.scratch_at,
                             first_channel);
