@@ -176,7 +176,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
   launch.instructions =
       issued.product *
           product_instructions(kTileRows, p.units * geometry.unit_columns, p.steps * step_depth, precision) +
-      (is_turned(p, geometry) ? issued.stage_planes : issued.stage) * staging_rounds(p, geometry) +
+      staging_instructions(p, geometry, issued.stage, issued.stage_planes) +
       kWarps * (p.units / geometry.kernel.units * (p.is_plain ? issued.store : issued.store_any) + issued.rest);
   const double tile_clocks =
       std::max({2 * products / rate, wavefronts, launch.instructions / kSchedulers}) + 1500.0 / resident;

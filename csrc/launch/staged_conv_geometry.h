@@ -381,15 +381,11 @@ inline void set_lines(Parameters& p, const Geometry& geometry) {
   p.line_chunks = FastDivider<uint32_t>(lanes_of_line(p, geometry, chunks));
 }
 
-// Rounds of a warp that stage an image, 16 bytes of each lane.
-inline double staging_rounds(const Parameters& p, const Geometry& geometry) {
-  if (!geometry.by_words) return chunk_rounds(p, geometry.element);
-  return std::ceil(double(p.rows.image_size) * p.lines_channels.divisor() * p.line_chunks.divisor() / 32);
-}
-
-// Whether planes are turned to chunks.
-inline bool is_turned(const Parameters& p, const Geometry& geometry) {
-  return !geometry.by_words && p.planes;
+// To stage an image, where 16 bytes of each lane of a warp take as many as these; by chunks, in NCHW, by_planes.
+inline double staging_instructions(const Parameters& p, const Geometry& geometry, double each, double by_planes) {
+  if (!geometry.by_words) return chunk_instructions(p, geometry.element, each, by_planes);
+  const double chunks = double(p.rows.image_size) * p.lines_channels.divisor() * p.line_chunks.divisor();
+  return each * std::ceil(chunks / 32);
 }
 
 // Passes through the banks to stage an image, as the emulator counts them for 7x7 stems: 75 bytes a pass where rows

@@ -202,11 +202,10 @@ struct WgradLaunch {
     const WgradInstructions issued =
         wgrad_instructions(kernel.taps, geometry.by_words ? kernel.terms : kernel.channels, precision);
     const StagedTensor& gradient = parameters.gradient;
-    instructions =
-        issued.product * product_instructions(rows, columns, kTileRows, precision) +
-        (is_turned(image, geometry) ? issued.stage_planes : issued.stage) * staging_rounds(image, geometry) +
-        (gradient.planes ? issued.gradient_planes : issued.gradient) * chunk_rounds(gradient, geometry.element) +
-        kWarps * issued.rest;
+    instructions = issued.product * product_instructions(rows, columns, kTileRows, precision) +
+                   staging_instructions(image, geometry, issued.stage, issued.stage_planes) +
+                   chunk_instructions(gradient, geometry.element, issued.gradient, issued.gradient_planes) +
+                   kWarps * issued.rest;
     const double tile_clocks = std::max({math, reads + staged, instructions / kSchedulers}) + 1500.0 / resident;
     const double tiles_each =
         double(ceil_div(image.tiles, splits)) * ceil_div(int64_t{parts} * splits, int64_t{machine.multiprocessors});

@@ -152,13 +152,15 @@ def grouped(
     stride: int,
     images: int,
     told: Told | None = None,
+    side: int = 32,
+    in_cache: tuple[str, ...] = (),
     **layout: bool,
 ) -> CountedCase:
     """64 channels in groups of so many."""
     problem = FamilyCase(
         conv_pass,
         dtype,
-        (images, 64, 32, 32),
+        (images, 64, side, side),
         (64, channels, size, size),
         stride=(stride, stride),
         padding=(size // 2 if size % 2 else 0,) * 4,
@@ -169,8 +171,8 @@ def grouped(
         **layout,
     )
     kept = SUMS if conv_pass == "wgrad" else ("w",)
-    name = f"groups of {channels}, {size}x{size} stride {stride}, 32x32"
-    return convolution(config, name, problem, halo=stride < size, kept=kept, told=told)
+    name = f"groups of {channels}, {size}x{size} stride {stride}, {side}x{side}"
+    return convolution(config, name, problem, halo=stride < size, kept=kept, told=told, in_cache=in_cache)
 
 
 @family

@@ -11,11 +11,30 @@ from pathlib import Path
 
 from tests.core.counted_case import CountedCase, rewrite
 from tests.core.family_support import FamilyCase
-from tests.core.memory_bound_convolutions import BF16, F16, F32, NCHW, by_implicit_gemm_1x1, convolution, turned_1x1
+from tests.core.memory_bound_convolutions import (
+    BF16,
+    F16,
+    F32,
+    NCHW,
+    by_implicit_gemm_1x1,
+    convolution,
+    grouped,
+    turned_1x1,
+)
 from tests.core.memory_bound_pools import any_pool, unpooling, walk
 
 TABLE = Path(__file__).with_name("memory_bound_shortfalls.csv")
 AGAIN = ("x", "w", "dy", "workspace")
+
+
+def odd_rows_of_groups() -> list[CountedCase]:
+    """Rows that are no whole sectors are asked for by parts of them, which neighbours ask for again; those that are not
+    multiples of 16 bytes, in pieces of 8, 4 and 2."""
+    return [
+        grouped(conv_pass, "4x32", 16, 3, F16, 1, 2, side=side, in_cache=("x", "dy"), **NCHW)
+        for conv_pass in ("fprop", "wgrad")
+        for side in (56, 28, 14, 7)
+    ]
 
 
 def planes_of_1x1() -> list[CountedCase]:
@@ -51,6 +70,7 @@ def small_planes() -> list[CountedCase]:
 @functools.cache
 def cases() -> list[CountedCase]:
     families = (
+        odd_rows_of_groups,
         planes_of_1x1,
         planes_of_patches,
         any_window,

@@ -66,3 +66,16 @@ def test_outputs_that_are_not_plain_are_predicted_to_take_longer(name: str) -> N
     )
     assert general["tile_instructions"] > 1.3 * plain["tile_instructions"]
     assert general["predicted_seconds"] > 1.1 * plain["predicted_seconds"]
+
+
+@pytest.mark.parametrize("conv_pass", ["fprop", "wgrad"])
+def test_rows_that_are_read_in_pieces_are_predicted_to_take_longer(conv_pass: str) -> None:
+    """Of 7x7 planes an element at a time, of 14x14 two, of 28x28 four, and of 56x56, as of channels_last, all eight."""
+    case = groups(16, conv_pass)
+    planes = {"x_last": False, "w_last": False, "y_last": False}
+    beside = [
+        details_of(dataclasses.replace(case, **sizes, **planes), torch.float16, "native")["tile_instructions"]
+        - details_of(dataclasses.replace(case, **sizes), torch.float16, "native")["tile_instructions"]
+        for sizes in ({"x": (8, 128, side, side)} for side in (56, 28, 14, 7))
+    ]
+    assert all(pieces > 1.5 * beside[0] for pieces in beside[1:]), beside
