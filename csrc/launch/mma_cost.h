@@ -37,13 +37,27 @@ struct Work {
   double slices;   // of a block that does the whole sum
   int element_size;
   Precision precision;
-  bool depthwise;           // wgrad: the depth is pixels, so a slice has rows * depth elements all the same
-  double memory_bytes;      // that the product moves, what was converted included where it is in memory
-  double staging_seconds;   // of the layout conversions before it
-  double partial_elements;  // float32 sums of one split
-  bool always_adds_parts;   // even one split's sums are stored apart and added up by a second kernel
-  double extra_launches;    // layout conversions and weight repacking
+  bool depthwise;                // wgrad: the depth is pixels, so a slice has rows * depth elements all the same
+  double memory_bytes;           // that the product moves, what was converted included where it is in memory
+  double staging_seconds;        // of the layout conversions before it
+  double partial_elements;       // float32 sums of one split
+  bool always_adds_parts;        // even one split's sums are stored apart and added up by a second kernel
+  double extra_launches;         // layout conversions and weight repacking
+  double row_copy, column_copy;  // instructions of a lane for 16 bytes of what rows and what columns are made of
 };
+
+// What a lane issues in the main loops for 16 bytes on their way to shared memory: counted on the shortest way round,
+// in the machine code of sm_90a, float16. Narrow kernels can copy in pieces; those of 2 bytes go through registers.
+struct CopyInstructions {
+  double wide, narrow;
+
+  double of(bool is_narrow, int piece_bytes) const {
+    return (is_narrow ? narrow : wide) + (piece_bytes == 16 ? 0 : piece_bytes == 8 ? 11 : piece_bytes == 4 ? 28 : 24);
+  }
+};
+constexpr CopyInstructions kGatherCopies{14, 29};  // fprop, dgrad
+constexpr CopyInstructions kWgradCopies{28, 37};
+constexpr CopyInstructions kPointwiseCopies{7, 22};
 
 inline int row_bytes_of(const Tile& tile, int element_size) {
   return tile.depth * element_size;
@@ -71,6 +85,16 @@ inline double adding_seconds(const Machine& machine, const Work& work, int split
   return kLaunchSeconds + 2 * bytes / (machine.memory_bandwidth * (bytes < machine.cache_bytes / 2 ? 2 : 1));
 }
 
+// For a multiprocessor to issue a slice of one block: its products with what loads their operands, and its copies.
+inline double issue_clocks(const Tile& tile, const Work& work) {
+  constexpr double kProductInstructions = 2.5, kSchedulers = 4;
+  const double slice_row_bytes = row_bytes_of(tile, work.element_size);
+  const double products =
+      tile.rows / 16.0 * tile.columns / 8 * slice_row_bytes / 32 * (work.precision == Precision::split_tf32 ? 3 : 1);
+  const double copies = (tile.rows * work.row_copy + tile.columns * work.column_copy) * slice_row_bytes / (16 * 32);
+  return (kProductInstructions * products + copies) / kSchedulers;
+}
+
 inline double predict_seconds(const Machine& machine, const Tile& tile, int shared_bytes, const Work& work,
                               int splits) {
   constexpr double kShortestSeconds = 3e-6;  // of any launch, as in common/cost.cpp
@@ -87,7 +111,7 @@ inline double predict_seconds(const Machine& machine, const Tile& tile, int shar
   const double most = static_cast<double>((blocks + machine.multiprocessors - 1) / machine.multiprocessors);
   const double together = std::min<double>(resident_blocks(machine, tile, shared_bytes), most);
   const double busy = std::min(1.0, 0.5 + 0.5 * together * tile.warps() / kWarpsToHideLatency);
-  const double slice_clocks = std::max({math / busy, shared, cache});
+  const double slice_clocks = std::max({math / busy, shared, cache, issue_clocks(tile, work)});
   const double clocks = most * work.slices / splits * slice_clocks + kBlockClocks * most / together;
   // Multiprocessors that have nothing to do load nothing, either.
   const double bandwidth = machine.memory_bandwidth * last_wave_efficiency(blocks, machine.multiprocessors);

@@ -71,6 +71,8 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
   work.partial_elements = static_cast<double>(geometry.pixels()) * geometry.partial_pitch;
   work.always_adds_parts = geometry.is_folded;
   work.extra_launches = !geometry.weights_in_place;
+  work.row_copy = kGatherCopies.of(geometry.is_narrow(), geometry.piece_bytes == 0 ? 16 : geometry.piece_bytes);
+  work.column_copy = kGatherCopies.of(geometry.is_narrow(), 16);
   add_conversion(work, problem, geometry, stored_bytes(problem));
   return work;
 }

@@ -40,10 +40,10 @@ struct Geometry {
   int64_t workspace_bytes(const ConvProblem& problem, int64_t splits, int64_t parts) const {
     return Workspace::size_of({gradient_bytes, source_bytes, partial_bytes(problem, splits, parts)});
   }
-  bool is_narrow() const {
-    return (gradient_piece_bytes != 0 && gradient_piece_bytes < 16) ||
-           (source_piece_bytes != 0 && source_piece_bytes < 16);
-  }
+  // What a copy moves: whole chunks of what was converted.
+  static int copied(int piece_bytes) { return piece_bytes == 0 ? 16 : piece_bytes; }
+  int copy_bytes() const { return std::min(copied(gradient_piece_bytes), copied(source_piece_bytes)); }
+  bool is_narrow() const { return copy_bytes() < 16; }
   int most_splits(const ConvProblem& problem) const {
     const int64_t left = problem.most_workspace_bytes - workspace_bytes(problem, 1, 1);
     return static_cast<int>(std::clamp<int64_t>(left / split_bytes(problem), 1, 512));
@@ -120,6 +120,8 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
   work.partial_elements = static_cast<double>(geometry.partial_elements(problem));
   work.always_adds_parts = parts > 1;
   work.extra_launches = (geometry.gradient_piece_bytes == 0) + (geometry.source_piece_bytes == 0);
+  work.row_copy = kWgradCopies.of(geometry.is_narrow(), Geometry::copied(geometry.gradient_piece_bytes));
+  work.column_copy = kWgradCopies.of(geometry.is_narrow(), Geometry::copied(geometry.source_piece_bytes));
   return work;
 }
 
@@ -364,12 +366,12 @@ Prepared prepare(const ConvProblem& given, const std::string& text) {
   const auto launch = std::make_shared<WgradLaunch>(whole, kernel, narrow, chosen.splits);
   Prepared prepared;
   const Work work = work_of(problem, geometry, kernel.tile, launch->count());
-  prepared.description = describe(
-      whole, kernel, work, chosen.splits,
-      {{"splits", chosen.splits},
-       {"copy_bytes", geometry.is_narrow() ? std::min(geometry.gradient_piece_bytes, geometry.source_piece_bytes) : 16},
-       {"converts_layout", geometry.gradient_piece_bytes == 0 || geometry.source_piece_bytes == 0},
-       {"parts", launch->count()}});
+  prepared.description =
+      describe(whole, kernel, work, chosen.splits,
+               {{"splits", chosen.splits},
+                {"copy_bytes", geometry.copy_bytes()},
+                {"converts_layout", geometry.gradient_piece_bytes == 0 || geometry.source_piece_bytes == 0},
+                {"parts", launch->count()}});
   prepared.description.workspace_bytes = launch->workspace_bytes();
   // The sums are added up once, after the last part.
   const double adding = adding_seconds(Machine::of(problem.target), work, chosen.splits);

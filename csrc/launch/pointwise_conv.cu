@@ -125,6 +125,8 @@ Work work_of(const ConvProblem& problem, const Geometry& geometry, const Tile& t
   work.precision = precision_of(problem);
   work.memory_bytes = static_cast<double>(problem.compulsory_bytes());
   work.partial_elements = static_cast<double>(geometry.partial_elements());
+  work.row_copy = kPointwiseCopies.of(geometry.is_narrow(), geometry.left_piece);
+  work.column_copy = kPointwiseCopies.of(geometry.is_narrow(), geometry.right_piece);
   return work;
 }
 

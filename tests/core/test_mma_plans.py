@@ -121,6 +121,17 @@ def test_small_shared_memory_rules_tiles_out() -> None:
     assert not reasons["64x64x64_s4_w4"]
 
 
+def test_pixels_that_are_copied_in_smaller_pieces_are_predicted_to_take_longer() -> None:
+    """Of 24, 20 and 18 channels a tap has as many terms; 16 bytes of them are one copy, two and four."""
+    seconds = []
+    for channels in (24, 20, 18):
+        case = Case(
+            "wgrad", torch.float16, (32, channels, 56, 56), (128, channels, 3, 3), padding=(1, 1, 1, 1), capability=90
+        )
+        seconds.append(min(one.details["predicted_seconds"] for one in case.candidates() if not one.reason))
+    assert seconds[0] < seconds[1] < seconds[2]
+
+
 def test_at_least_six_tiles_from_64x64_to_256x128() -> None:
     case = Case("fprop", torch.float16, (8, 256, 28, 28), (256, 256, 3, 3), padding=(1, 1, 1, 1))
     tiles = {(one.details["tile_rows"], one.details["tile_columns"]) for one in case.candidates()}
