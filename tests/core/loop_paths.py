@@ -77,7 +77,8 @@ def _loop(found: list[Block], leaders: list[list[int]], head: int, last: int) ->
 
 def _counts(found: list[Block], wanted: Mapping[str, int]) -> list[tuple[int, ...]]:
     """Of each pattern in each block."""
-    return [tuple(sum(bool(re.search(pattern, text)) for text in block.texts) for pattern in wanted) for block in found]
+    searches = [re.compile(pattern).search for pattern in wanted]
+    return [tuple(sum(search(text) is not None for text in block.texts) for search in searches) for block in found]
 
 
 def rounds(code: Instructions, wanted: Mapping[str, int]) -> list[Round]:
@@ -96,6 +97,9 @@ def rounds(code: Instructions, wanted: Mapping[str, int]) -> list[Round]:
     results: list[tuple[set[int], Round]] = []
     for head, inside in sorted(loops.items(), key=lambda loop: len(loop[1])):
         if any(other < inside for other, _ in results):
+            continue
+        there = map(any, zip(*(counts[number] for number in inside), strict=True))
+        if any(number > 0 and not is_there for number, is_there in zip(wanted.values(), there, strict=True)):
             continue
         length = _shortest(found, counts, inside, head, tuple(wanted.values()))
         if length is not None:

@@ -206,7 +206,7 @@ def test_explain_says_that_it_fell_back_and_to_what():
     explanation = fastconv.explain(fastconv.conv2d_max_pool2d, x, w, backend="cuda")
     (call,) = explanation
     assert (call.chosen.backend, call.chosen.kernel) == ("cuda", "unfused")
-    assert call.chosen.config == "direct_fprop k8p4 + max_pool_forward"
+    assert call.chosen.config == "direct_fprop k8p4 + max_pool_bands_forward 16k"
     assert describe(call.problem).endswith("then pool 2 stride 2")
     assert "unfused" in str(explanation)
     assert call.to_dict()["op"] == "conv2d_max_pool2d"
