@@ -220,13 +220,18 @@ void spread_pixels(Parameters& p, const Geometry& geometry, const IsSpread& is_s
   p.row_pitch = round_to(row_bytes(p), 16);
 }
 
+// Whether a tile's image is larger than any block has room for: then it is refused, wherever its words would lie.
+inline bool is_beyond_any_block(const Parameters& p, int64_t row_pitch) {
+  return p.rows.image_size * row_pitch > int64_t{1} << 20;
+}
+
 // Bank conflicts where a tile's image is written (stage_words), if its rows begin at boundaries of 16 bytes: where
 // channels_last rows are written word by word, or planes element by element. Counts no further than `enough`.
 inline int conflicts_of_staging(const Parameters& p, const Geometry& geometry, int enough) {
   constexpr int kLanes = 32, kWords = 4;
   const bool planes = is_read_by_planes(geometry.source);
   // In 32 bits no distance of planes' rows is better than others: see lanes_of_line.
-  if (planes && geometry.element == 4) return 0;
+  if ((planes && geometry.element == 4) || is_beyond_any_block(p, p.row_pitch)) return 0;
   const int per_word = 4 / geometry.element, channels = planes ? p.all_channels : 1;
   const int line = p.columns.image_size * p.all_channels / channels, period = p.columns.period.divisor();
   const int chunks = ceil_div(line + geometry.chunk - 1, geometry.chunk), words = ceil_div(line, per_word);
@@ -273,7 +278,7 @@ inline bool order_words(Parameters& p, const Geometry& geometry, const WordReads
   constexpr int kMostGap = 2;
   const int per_word = 4 / geometry.element, row_words = static_cast<int>(p.inner.divisor()) / per_word;
   const int period = static_cast<int>(p.columns.period.divisor());
-  if (p.taps_down * row_words > kMostOrderedWords) return false;
+  if (int64_t{p.taps_down} * row_words > kMostOrderedWords || is_beyond_any_block(p, row_bytes(p))) return false;
   std::vector<Word> words(p.taps_down * row_words);
   for (int gap = 0; gap <= kMostGap; ++gap) {
     p.column_gap = 4 * gap;
@@ -361,7 +366,7 @@ inline int lanes_of_line(const Parameters& p, const Geometry& geometry, int chun
   if (p.planes) return p.all_channels % 2 == 1 && p.column_gap == 0 ? eights : chunks;
   if (!p.rows_are_lines) return chunks;
   // As many stores as conflicts_of_staging looks at.
-  const int items = std::min(p.rows.image_size * chunks, 8 * kBanks);
+  const int64_t items = std::min(int64_t{p.rows.image_size} * chunks, int64_t{8} * kBanks);
   const int64_t stores = 4 * ceil_div(items, kBanks);
   const int64_t conflicts = conflicts_of_staging(p, geometry, INT32_MAX);
   return (stores + conflicts) * chunks > stores * eights ? eights : chunks;

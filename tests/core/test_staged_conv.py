@@ -340,6 +340,20 @@ def test_image_rows_of_more_than_64_kib_are_rejected() -> None:
     assert_exact(case, "2x64")
 
 
+@pytest.mark.parametrize("conv_pass", ["fprop", "wgrad"])
+@pytest.mark.parametrize(
+    ("image", "dilation"), [((500, 50000), (1, 20000)), ((6050, 6050), (3000, 3000)), ((200, 60000), (90, 29000))]
+)
+def test_images_that_no_block_has_room_for_are_not_laid_out(
+    conv_pass: str, image: tuple[int, int], dilation: tuple[int, int]
+) -> None:
+    """They had to have an order of words before their size was judged: candidates took minutes, or ran out of memory."""
+    case = FamilyCase(conv_pass, F16, (1, 3, *image), (64, 3, 3, 3), dilation=dilation, family="stem")
+    for planes in (False, True):
+        for one in dataclasses.replace(case, x_last=not planes, y_last=not planes).candidates():
+            assert "bytes of shared memory, a block has" in one.reason
+
+
 @pytest.mark.parametrize("name", REJECTED)
 def test_what_no_configuration_takes_is_rejected_in_one_line(name: str) -> None:
     case, reason = REJECTED[name]
