@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import random
 
 import pytest
 import torch
 
 from fastconv import emulator
-from tests.core.family_support import FamilyCase
+from tests.core.family_support import FamilyCase, assert_same_with_a_residual_of_zeros
 from tests.core.mma_support import assert_exact
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
@@ -88,18 +87,7 @@ def test_tensors_at_odd_addresses_and_64_bit_indices(conv_pass: str, misaligned:
 def test_outputs_are_the_same_with_a_residual_of_zeros(dtype: torch.dtype, allow_tf32: bool, activation: str) -> None:
     """Without a residual they take a shorter way; in split TF32, warps with sums to be repaired do not."""
     plain = pointwise("fprop", dtype, (3, 40, 8, 25), 150, allow_tf32=allow_tf32, activation=activation, bias=True)
-    general = dataclasses.replace(plain, residual=True)
-    tensors = general.tensors(kind="normal")
-    tensors["residual"].zero_()
-    without = {name: tensor for name, tensor in tensors.items() if name != "residual"}
-    for holds_infinities in (False, True):
-        if holds_infinities:
-            tensors["x"][0, 0, 3, 2], tensors["x"][0, -1, 4, 5] = math.inf, math.nan
-        for config in plain.configs():
-            (expected,), (result,) = general.run(config, tensors).values(), plain.run(config, without).values()
-            assert torch.equal(result.isnan(), expected.isnan()), config
-            assert torch.equal(result.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)), config
-            assert bool(result.isfinite().all()) != holds_infinities
+    assert_same_with_a_residual_of_zeros(plain, plain.configs())
 
 
 @pytest.mark.parametrize("seed", range(24))

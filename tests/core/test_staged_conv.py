@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastconv import emulator
-from tests.core.family_support import FamilyCase
+from tests.core.family_support import FamilyCase, assert_same_with_a_residual_of_zeros
 from tests.core.mma_support import assert_exact
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
@@ -227,18 +227,7 @@ def test_outputs_are_the_same_with_a_residual_of_zeros(
     plain = dataclasses.replace(
         PLAIN[name], dtype=dtype, allow_tf32=allow_tf32, activation=activation, bias=True, multiprocessors=1
     )
-    general = dataclasses.replace(plain, residual=True)
-    tensors = general.tensors(kind="normal")
-    tensors["residual"].zero_()
-    without = {tensor: value for tensor, value in tensors.items() if tensor != "residual"}
-    for holds_infinities in (False, True):
-        if holds_infinities:
-            tensors["x"][0, 0, 3, 2], tensors["x"][0, -1, 4, 5] = math.inf, math.nan
-        for config in plain.configs()[::2]:
-            (expected,), (result,) = general.run(config, tensors).values(), plain.run(config, without).values()
-            assert torch.equal(result.isnan(), expected.isnan()), config
-            assert torch.equal(result.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)), config
-            assert bool(result.isfinite().all()) != holds_infinities
+    assert_same_with_a_residual_of_zeros(plain, plain.configs()[::2])
 
 
 @pytest.mark.parametrize(
