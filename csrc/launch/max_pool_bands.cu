@@ -8,10 +8,14 @@
 namespace fastconv {
 namespace {
 
+// Positions under a window, those between its taps included.
+int64_t span_of(const PoolProblem& problem, int axis) {
+  return int64_t{problem.kernel[axis] - 1} * problem.dilation[axis] + 1;
+}
+
 // Rows of x under so many rows of windows.
 int64_t reached_rows(const PoolProblem& problem, int64_t rows) {
-  const int64_t window = int64_t{problem.kernel[0] - 1} * problem.dilation[0] + 1;
-  return std::min(problem.x.sizes[2], (rows - 1) * problem.stride[0] + window);
+  return std::min(problem.x.sizes[2], (rows - 1) * problem.stride[0] + span_of(problem, 0));
 }
 
 // Of so many planes, each with so many rows of windows; all of them where it has no neighbours in the plane.
@@ -39,11 +43,6 @@ PlaneTiling forward_tiling(const PoolProblem& problem, int64_t budget) {
     tiling.strips = ceil_div(tiling.band, tiling.strip);
   }
   return tiling;
-}
-
-// Positions under a window, those between its taps included.
-int64_t span_of(const PoolProblem& problem, int axis) {
-  return int64_t{problem.kernel[axis] - 1} * problem.dilation[axis] + 1;
 }
 
 // Windows over so many neighbouring positions, at most.

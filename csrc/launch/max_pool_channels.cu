@@ -1,26 +1,15 @@
-#include <algorithm>
-
+#include "launch/channel_strips.h"
 #include "launch/max_pool_windows.h"
 
 namespace fastconv {
 namespace {
 
-// Rows of windows that a thread walks down: long strips read the rows between them once, short ones make more threads.
-const NumberedConfigs kStrips{{"rows8", 8}, {"rows2", 2}, {"rows28", 28}};
-
-struct ChannelGeometry {
-  int64_t vectors, groups, rows, strip, strips, items;
-
+struct ChannelGeometry : ChannelStrips {
   ChannelGeometry(const PoolProblem& problem, int64_t longest)
-      : vectors(problem.x.sizes[1] / vector_of(problem)),
-        groups(ceil_div(is_backward(problem) ? ceil_div(problem.x.sizes[3], 2) : problem.y.sizes[3],
-                        problem.kernel[0] == 3 ? kChannelColumns<3> : kChannelColumns<2>)),
-        rows(is_backward(problem) ? ceil_div(problem.x.sizes[2], 2) : problem.y.sizes[2]),
-        strip(ceil_div(rows, ceil_div(rows, std::min(rows, longest)))),
-        strips(ceil_div(rows, strip)),
-        items(vectors * groups * strips * problem.x.sizes[0]) {}
-
-  int64_t blocks() const { return ceil_div(items, kChannelThreads); }
+      : ChannelStrips(problem,
+                      ceil_div(is_backward(problem) ? ceil_div(problem.x.sizes[3], 2) : problem.y.sizes[3],
+                               problem.kernel[0] == 3 ? kChannelColumns<3> : kChannelColumns<2>),
+                      is_backward(problem) ? ceil_div(problem.x.sizes[2], 2) : problem.y.sizes[2], longest) {}
 
   // What the threads ask for, columns and rows that neighbours share as often as they are read.
   double moved_bytes(const PoolProblem& problem) const {
@@ -35,7 +24,7 @@ struct ChannelGeometry {
 };
 
 std::vector<std::string> configs(const PoolProblem&) {
-  return kStrips.names();
+  return channel_strip_lengths().names();
 }
 
 std::string can_implement(const PoolProblem& problem, const std::string& config) {
@@ -43,32 +32,14 @@ std::string can_implement(const PoolProblem& problem, const std::string& config)
   if (!reason.empty()) return reason;
   reason = reason_against_vectors(problem);
   if (!reason.empty()) return reason;
-  if (ChannelGeometry(problem, kStrips[config]).items >= int64_t{1} << 31) return "2^31 threads or more";
-  return "";
-}
-
-ChannelStrides strides_of(const Operand& operand) {
-  return {operand.strides[0], operand.strides[2], operand.strides[3]};
+  return ChannelGeometry(problem, channel_strip_lengths()[config]).reason_against_items();
 }
 
 Prepared prepare(const PoolProblem& problem, const std::string& config) {
-  const ChannelGeometry geometry(problem, kStrips[config]);
+  const ChannelGeometry geometry(problem, channel_strip_lengths()[config]);
   const bool backward = is_backward(problem);
-
   ChannelPoolParameters prototype{};
-  prototype.input_strides = strides_of(backward ? problem.y : problem.x);
-  prototype.output_strides = strides_of(backward ? problem.x : problem.y);
-  prototype.offset_strides = strides_of(problem.offsets);
-  prototype.height = static_cast<int>(problem.x.sizes[2]);
-  prototype.width = static_cast<int>(problem.x.sizes[3]);
-  prototype.output_height = static_cast<int>(problem.y.sizes[2]);
-  prototype.output_width = static_cast<int>(problem.y.sizes[3]);
-  prototype.rows = static_cast<int>(geometry.rows);
-  prototype.strip = static_cast<int>(geometry.strip);
-  prototype.items = static_cast<uint32_t>(geometry.items);
-  prototype.vectors = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.vectors));
-  prototype.groups = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.groups));
-  prototype.strips = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.strips));
+  geometry.give_to(prototype, problem);
 
   Description description = describe_moving(problem, geometry.blocks(), kChannelThreads, geometry.moved_bytes(problem));
   description.choices = {{"strip", geometry.strip}};

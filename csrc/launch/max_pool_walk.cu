@@ -1,15 +1,11 @@
 #include "launch/max_pool_walk.h"
 
-#include <algorithm>
-
+#include "launch/channel_strips.h"
 #include "launch/max_pool_bands.h"
 #include "launch/max_pool_windows.h"
 
 namespace fastconv {
 namespace {
-
-// Rows of windows that a thread walks down: long strips read the rows between them once, short ones make more threads.
-const NumberedConfigs kStrips{{"rows8", 8}, {"rows2", 2}, {"rows28", 28}};
 
 // Neighbouring windows of a thread.
 int64_t columns_of(const PoolProblem& problem) {
@@ -17,18 +13,9 @@ int64_t columns_of(const PoolProblem& problem) {
   return problem.kernel[0] == 5 ? kChannelWalkColumns<5, 1> : kChannelWalkColumns<3, 1>;
 }
 
-struct WalkGeometry {
-  int64_t vectors, groups, rows, strip, strips, items;
-
+struct WalkGeometry : ChannelStrips {
   WalkGeometry(const PoolProblem& problem, int64_t longest)
-      : vectors(problem.x.sizes[1] / vector_of(problem)),
-        groups(ceil_div(problem.y.sizes[3], columns_of(problem))),
-        rows(problem.y.sizes[2]),
-        strip(ceil_div(rows, ceil_div(rows, std::min(rows, longest)))),
-        strips(ceil_div(rows, strip)),
-        items(vectors * groups * strips * problem.x.sizes[0]) {}
-
-  int64_t blocks() const { return ceil_div(items, kChannelThreads); }
+      : ChannelStrips(problem, ceil_div(problem.y.sizes[3], columns_of(problem)), problem.y.sizes[2], longest) {}
 
   // Rows that two strips share are asked for twice.
   double share_of_rows(const PoolProblem& problem) const {
@@ -38,7 +25,7 @@ struct WalkGeometry {
 };
 
 std::vector<std::string> configs(const PoolProblem&) {
-  return kStrips.names();
+  return channel_strip_lengths().names();
 }
 
 std::string can_implement(const PoolProblem& problem, const std::string& config) {
@@ -54,30 +41,13 @@ std::string can_implement(const PoolProblem& problem, const std::string& config)
   }
   const std::string reason = reason_against_vectors(problem);
   if (!reason.empty()) return reason;
-  if (WalkGeometry(problem, kStrips[config]).items >= int64_t{1} << 31) return "2^31 threads or more";
-  return "";
-}
-
-ChannelStrides strides_of(const Operand& operand) {
-  return {operand.strides[0], operand.strides[2], operand.strides[3]};
+  return WalkGeometry(problem, channel_strip_lengths()[config]).reason_against_items();
 }
 
 Prepared prepare(const PoolProblem& problem, const std::string& config) {
-  const WalkGeometry geometry(problem, kStrips[config]);
+  const WalkGeometry geometry(problem, channel_strip_lengths()[config]);
   ChannelWalkParameters prototype{};
-  prototype.input_strides = strides_of(problem.x);
-  prototype.output_strides = strides_of(problem.y);
-  prototype.offset_strides = strides_of(problem.offsets);
-  prototype.height = static_cast<int>(problem.x.sizes[2]);
-  prototype.width = static_cast<int>(problem.x.sizes[3]);
-  prototype.output_height = static_cast<int>(problem.y.sizes[2]);
-  prototype.output_width = static_cast<int>(problem.y.sizes[3]);
-  prototype.rows = static_cast<int>(geometry.rows);
-  prototype.strip = static_cast<int>(geometry.strip);
-  prototype.items = static_cast<uint32_t>(geometry.items);
-  prototype.vectors = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.vectors));
-  prototype.groups = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.groups));
-  prototype.strips = FastDivider<uint32_t>(static_cast<uint32_t>(geometry.strips));
+  geometry.give_to(prototype, problem);
   prototype.row_padding = problem.padding[0];
   prototype.column_padding = problem.padding[1];
 
