@@ -12,6 +12,7 @@ namespace fastconv::mma {
 
 constexpr double kBlockClocks = 2500;      // filling the pipeline, and the epilogue
 constexpr double kLaunchSeconds = 2.5e-6;  // of a kernel that follows another
+constexpr double kSchedulers = 4;          // of a multiprocessor; each issues an instruction a clock
 
 struct Machine {
   int multiprocessors;
@@ -87,7 +88,7 @@ inline double adding_seconds(const Machine& machine, const Work& work, int split
 
 // For a multiprocessor to issue a slice of one block: its products with what loads their operands, and its copies.
 inline double issue_clocks(const Tile& tile, const Work& work) {
-  constexpr double kProductInstructions = 2.5, kSchedulers = 4;
+  constexpr double kProductInstructions = 2.5;
   const double slice_row_bytes = row_bytes_of(tile, work.element_size);
   const double products =
       tile.rows / 16.0 * tile.columns / 8 * slice_row_bytes / 32 * (work.precision == Precision::split_tf32 ? 3 : 1);

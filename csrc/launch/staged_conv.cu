@@ -34,9 +34,9 @@ std::string why_not_grouped(const ConvProblem& problem) {
 }
 
 const std::vector<Kernel>& kernels_for(const ConvProblem& problem) {
-  if (problem.dtype == DataType::float16) return kernels<Half, mma::Precision::native>();
-  if (problem.dtype == DataType::bfloat16) return kernels<BFloat16, mma::Precision::native>();
-  return problem.allow_tf32 ? kernels<float, mma::Precision::tf32>() : kernels<float, mma::Precision::split_tf32>();
+  return mma::for_types_of(problem, [](auto element, auto precision) -> const std::vector<Kernel>& {
+    return kernels<decltype(element), precision()>();
+  });
 }
 
 // One launch: for dgrad, of one residue of rows and columns modulo the strides.
@@ -163,9 +163,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
                                                precision == mma::Precision::split_tf32 ? 2 : 3);
   const int64_t most = std::max<int64_t>(machine.multiprocessors * resident / slabs, 1);
   launch.blocks = static_cast<unsigned>(slabs * std::min<int64_t>(p.tiles, most));
-  const double rate = machine.tensor_flops_per_clock / (precision == mma::Precision::native ? 1
-                                                        : precision == mma::Precision::tf32 ? 2
-                                                                                            : 6);
+  const double rate = machine.tensor_flops(precision);
   const double products = double(kTileRows) * p.units * geometry.unit_columns * p.steps * step_depth;
   const double image_bytes = double(p.rows.image_size) * p.row_pitch;
   const double reads = kThreads / 32.0 * p.units * p.steps * (8 + std::max(geometry.unit_columns / 4, 2));
@@ -179,7 +177,7 @@ Launch plan_launch(const ConvProblem& problem, Geometry geometry, const AxisPlan
       staging_instructions(p, geometry, issued.stage, issued.stage_planes) +
       kWarps * (p.units / geometry.kernel.units * (p.is_plain ? issued.store : issued.store_any) + issued.rest);
   const double tile_clocks =
-      std::max({2 * products / rate, wavefronts, launch.instructions / kSchedulers}) + 1500.0 / resident;
+      std::max({2 * products / rate, wavefronts, launch.instructions / mma::kSchedulers}) + 1500.0 / resident;
   const double tiles_each = ceil_div(int64_t{p.tiles} * slabs, int64_t{machine.multiprocessors});
   launch.seconds = tiles_each * tile_clocks / machine.clock;
   const double read_bytes =
@@ -211,7 +209,7 @@ struct Launches {
     constexpr double kHaloFromMemory = 0.25;
     const double source_bytes = static_cast<double>(geometry.source.count()) * geometry.element;
     const double bytes = problem.compulsory_bytes() + kHaloFromMemory * std::max(0.0, halo_bytes - source_bytes);
-    seconds = std::max(computing, bytes / machine.memory_bandwidth) + 2.5e-6 * launches.size();
+    seconds = std::max(computing, bytes / machine.memory_bandwidth) + mma::kLaunchSeconds * launches.size();
   }
 
   void run(const ConvProblem& problem, const char* name, const LaunchArguments& arguments) const {

@@ -8,8 +8,7 @@
 
 namespace fastconv::staged {
 
-constexpr double kWarps = 4;       // of a block
-constexpr double kSchedulers = 4;  // of a multiprocessor; each issues an instruction a clock
+constexpr double kWarps = 4;  // of a block
 
 // By the columns of a unit. product: an instruction that multiplies 16x8 outputs; split TF32 has three. stage: 16 bytes
 // of each lane; by chunks, stage_planes in NCHW. store, store_any: what a warp does for each pass over units beside the

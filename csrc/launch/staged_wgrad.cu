@@ -12,10 +12,9 @@ namespace staged {
 namespace {
 
 const std::vector<WgradKernel>& kernels_for(const ConvProblem& problem) {
-  if (problem.dtype == DataType::float16) return wgrad_kernels<Half, mma::Precision::native>();
-  if (problem.dtype == DataType::bfloat16) return wgrad_kernels<BFloat16, mma::Precision::native>();
-  return problem.allow_tf32 ? wgrad_kernels<float, mma::Precision::tf32>()
-                            : wgrad_kernels<float, mma::Precision::split_tf32>();
+  return mma::for_types_of(problem, [](auto element, auto precision) -> const std::vector<WgradKernel>& {
+    return wgrad_kernels<decltype(element), precision()>();
+  });
 }
 
 // Channels that the groups of 16 filters have.
@@ -192,10 +191,9 @@ struct WgradLaunch {
   void predict(const ConvProblem& problem, const mma::Machine& machine, int64_t resident) {
     const Parameters& image = parameters.image;
     const mma::Precision precision = mma::precision_of(problem);
-    const double slowdown = precision == mma::Precision::native ? 1 : precision == mma::Precision::tf32 ? 2 : 6;
     const double columns = geometry.by_words ? kernel.terms : 4.0 * kernel.taps * kernel.channels;
     const double rows = geometry.by_words ? kernel.filters : 16;
-    const double math = 2.0 * kTileRows * rows * columns / machine.tensor_flops_per_clock * slowdown;
+    const double math = 2.0 * kTileRows * rows * columns / machine.tensor_flops(precision);
     const double steps = kTileRows / (32.0 / geometry.element);
     const double reads = steps * (kThreads / 32 * rows / 4 + columns / 4);
     const double staged = image_passes(image, geometry) + chunk_passes(parameters.gradient);
@@ -206,14 +204,14 @@ struct WgradLaunch {
                    staging_instructions(image, geometry, issued.stage, issued.stage_planes) +
                    chunk_instructions(gradient, geometry.element, issued.gradient, issued.gradient_planes) +
                    kWarps * issued.rest;
-    const double tile_clocks = std::max({math, reads + staged, instructions / kSchedulers}) + 1500.0 / resident;
+    const double tile_clocks = std::max({math, reads + staged, instructions / mma::kSchedulers}) + 1500.0 / resident;
     const double tiles_each =
         double(ceil_div(image.tiles, splits)) * ceil_div(int64_t{parts} * splits, int64_t{machine.multiprocessors});
     const double filter_tiles = parameters.filter_tiles.divisor(), term_tiles = parts / filter_tiles;
     const double x_bytes = double(problem.x.count()) * geometry.element * (geometry.by_words ? parts : 1);
     const double bytes = x_bytes + double(problem.y.count()) * geometry.element * term_tiles + 2.0 * partial_bytes;
     seconds = std::max(tiles_each * tile_clocks / machine.clock, bytes / machine.memory_bandwidth) +
-              2.5e-6 * (2 + problem.has_bias);
+              mma::kLaunchSeconds * (2 + problem.has_bias);
   }
 };
 
